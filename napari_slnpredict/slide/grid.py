@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import digest_bytes, digest_json
+from napari_slnpredict.files import digest_bytes, digest_json
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class TileGrid:
     @property
     def centres_um(self) -> NDArray[np.float64]:
         """Centres of the tiles, (n, 2) float64, um from the slide's corner, x then y."""
-        centres: NDArray[np.float64] = (self.locations + self.size_level0 / 2) * self.slide_mpp
+        centres = np.asarray((self.locations + self.size_level0 / 2) * self.slide_mpp, np.float64)
         return centres
 
     @cached_property
