@@ -29,6 +29,13 @@ def shared(shared_root: Path) -> Path:
     return shared_root / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what reaches the shared data, directly or through a fixture."""
+    for item in items:
+        if "shared_root" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.shared)
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any attempt to reach another machine fails the test (promise R9)."""
@@ -55,3 +62,12 @@ def _own_places(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     for name in ("cache", "models"):
         monkeypatch.setenv(f"SLNPREDICT_{name.upper()}", str(places / name))
     monkeypatch.setenv("SLNPREDICT_SETTINGS", str(places / "settings.json"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests opened a window and how many used the shared data: CI refuses a run where they were skipped."""
+    passed = [report for report in terminalreporter.stats.get("passed", []) if report.when == "call"]
+    gui = sum("gui" in report.keywords for report in passed)
+    on_shared = sum("shared" in report.keywords for report in passed)
+    terminalreporter.write_line(f"GUI tests run: {gui}")
+    terminalreporter.write_line(f"Tests on shared data run: {on_shared}")
