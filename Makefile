@@ -6,7 +6,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 export UV_PYTHON_DOWNLOADS := never
-export UV_LINK_MODE ?= copy
 PYTHON_WANTED ?= >=3.11,<3.15
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin

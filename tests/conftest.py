@@ -65,7 +65,7 @@ def _own_places(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests opened a window and how many used the shared data: CI refuses a run where they were skipped."""
+    """Count tests with a window and tests on shared data: CI refuses a run where they were skipped."""
     passed = [report for report in terminalreporter.stats.get("passed", []) if report.when == "call"]
     gui = sum("gui" in report.keywords for report in passed)
     on_shared = sum("shared" in report.keywords for report in passed)
