@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import provenance
-from .errors import SlnPredictError, one_line
+from .errors import one_line
 from .export_qupath import tiles_geojson
 from .files import write_file, write_json
-from .pipeline import Prediction, ranks
+from .pipeline import Prediction
 
 if TYPE_CHECKING:
     from .slide.slide import Slide
@@ -171,12 +171,11 @@ def tiles_csv(prediction: Prediction) -> str:
     evidence = verdict.evidence if verdict is not None else None
     classes = prediction.bundle.classes
     header = ["x", "y", "size", "tissue", "attention", "share", "rank", *(f"evidence_{c}" for c in classes)]
-    rank = ranks(attention) if attention is not None else np.arange(1, len(grid) + 1)
+    rank = verdict.rank() if verdict is not None else np.arange(1, len(grid) + 1)
     damaged = prediction.bag.damaged if prediction.bag is not None else np.zeros(len(grid), bool)
     rows = []
     for k, (x, y) in enumerate(grid.locations.tolist()):
-        # A tile that could not be read had no weight in the sum.
-        weight = None if attention is None else float(np.nan_to_num(attention[k]))
+        weight = None if attention is None else float(attention[k])
         speaks = [None] * len(classes) if evidence is None else [_or_none(v) for v in evidence[k].tolist()]
         share = None if weight is None else weight * len(grid)
         row = [x, y, round(grid.size_level0, 3), float(grid.tissue[k]), weight, share, int(rank[k]), *speaks]
@@ -227,18 +226,9 @@ def read_records(out: Path) -> dict[str, dict[str, Any]]:
     return records
 
 
-def failures_csv(failures: Sequence[tuple[str, Exception]]) -> str:
-    """Return failures.csv: slide, kind of error, message."""
-    rows = [
-        [name, type(error).__name__, one_line(error) if isinstance(error, SlnPredictError) else _unexpected(error)]
-        for name, error in failures
-    ]
-    return csv_text(["slide", "error", "message"], rows)
-
-
-def _unexpected(error: Exception) -> str:
-    # The text of a stranger's exception may hold a path; its kind is enough here.
-    return f"unexpected {type(error).__name__}; run this slide again with --debug"
+def failures_csv(failures: Iterable[tuple[str, str, str]]) -> str:
+    """Return failures.csv from (slide, kind of error, message)."""
+    return csv_text(["slide", "error", "message"], failures)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .pipeline import Prediction, ranks
+from .pipeline import Prediction
 
 if TYPE_CHECKING:
     from .slide.slide import Slide
@@ -80,7 +80,7 @@ def _columns(prediction: Prediction) -> dict[str, np.ndarray[Any, Any]]:
     if verdict is not None and verdict.attention is not None:
         columns["Attention"] = verdict.attention
         columns["Attention share"] = verdict.attention * len(prediction.grid)
-        columns["Attention rank"] = ranks(verdict.attention)
+        columns["Attention rank"] = verdict.rank()
     if verdict is not None and verdict.evidence is not None:
         for k, name in enumerate(verdict.classes):
             columns[f"Evidence: {name}"] = verdict.evidence[:, k]

@@ -7,7 +7,6 @@ what is in memory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .answer import say
 from .errors import BundleMismatch, NotBrightfield
 from .events import Event, Job, Partial, Stage, Throttle, Warn
 from .provenance import Stopwatch
@@ -36,14 +36,10 @@ SAME_SCALE = 1.02
 COARSEST = 2.0
 #: Share of unreadable tissue tiles above which nothing is said (reliability R1).
 MOST_DAMAGED = 0.01
-#: Without a calibrated set, a leading class below this share of belief is not named (0.5: a coin).
-LEAST_BELIEF = 0.6
 #: At most four pictures of the growing map a second.
 PAINT_SECONDS = 0.25
 
 Order = Callable[[TileGrid, NDArray[np.int64]], NDArray[np.int64]]
-
-NO_TISSUE = "No tissue found on this slide."
 
 
 @dataclass(frozen=True)
@@ -169,11 +165,12 @@ def predict_slide(
     check_slide(slide)
     yield Stage("model", "Loading the model")
     with watch("model"):
-        head = model if isinstance(model, Head) else load_head(model)
-        encoder = encoder_of(head.bundle, settings)
         device = device or choose_device(settings.device)
-    spec = grid_spec(head.bundle)
-    coarser = check_scale(slide, spec, head.bundle.name)
+        head = model if isinstance(model, Head) else load_head(model, device.name)
+        bundle = bundle_of(head)
+        encoder = encoder_of(bundle, settings)
+    spec = grid_spec(bundle)
+    coarser = check_scale(slide, spec, bundle.name)
     yield from _note(warnings, coarser, encoder.warning)
 
     yield Stage("tissue", "Finding tissue")
@@ -197,17 +194,16 @@ def predict_slide(
         yield from _note(warnings, unreadable)
         slide.unchanged()
         if np.mean(bag.damaged) <= MOST_DAMAGED:
-            yield Stage("judge", "Weighing the tiles")
             with watch("judge"):
                 verdict = yield from _heard(judge(head, bag), warnings)
     else:
         slide.unchanged()
-    answer, sure = say(head.bundle, verdict, len(grid), coarser, bag)
+    answer, sure = say(bundle, verdict, len(grid), coarser, bag)
     return Prediction(
         slide_id=slide.slide_id,
         content_id=slide.content_id,
-        bundle_digest=head.bundle.digest,
-        bundle=head.bundle,
+        bundle_digest=bundle.digest,
+        bundle=bundle,
         encoder=encoder,
         grid=grid,
         bag=bag,
@@ -230,6 +226,13 @@ def check_slide(slide: Slide) -> None:
             do="predict from a stained slide in transmitted light",
         )
     slide.require_mpp()
+
+
+def bundle_of(head: Head) -> Bundle:
+    """Return the bundle a head came from; a head in training has none and cannot predict from slides."""
+    if head.bundle is None:
+        raise BundleMismatch("this head has no bundle, so its encoder and tiles are unknown", do="save it as a bundle")
+    return head.bundle
 
 
 def encoder_of(bundle: Bundle, settings: Settings) -> Encoder:
@@ -282,44 +285,6 @@ def check_scale(slide: Slide, spec: GridSpec, model: str) -> str:
     )
 
 
-def say(
-    bundle: Bundle, verdict: Verdict | None, tiles: int, coarser: str = "", bag: Bag | None = None
-) -> tuple[str, bool]:
-    """Return the answer as a sentence a colleague would say, and whether it is sure."""
-    if not tiles:
-        return NO_TISSUE, False
-    if verdict is None:
-        damaged = int(np.sum(bag.damaged)) if bag is not None else 0
-        return f"No verdict: {damaged:,} of {tiles:,} tissue tiles could not be read.", False
-    domain = verdict.out_of_domain
-    if domain is not None and not domain.get("inside", True):
-        reason = str(domain.get("reason") or "unlike any training slide")
-        return f"Outside what this model knows: {reason}.", False
-    first = int(np.argmax(verdict.probabilities))
-    name, belief = verdict.classes[first], float(verdict.probabilities[first])
-    if coarser:
-        return (
-            f"Not sure: the slide is coarser than the model knows; {name} leads with probability {belief:.2f}.",
-            False,
-        )
-    if verdict.conformal is not None and len(verdict.conformal) != 1:
-        return _open_set(verdict, bundle), False
-    if verdict.conformal is None and belief < max(LEAST_BELIEF, 1.2 / len(verdict.classes)):
-        return f"Not sure: {name} leads with probability {belief:.2f} only.", False
-    low, high = _interval(verdict, name)
-    doubt = f" ({low:.2f} to {high:.2f})" if not math.isnan(low) else ""
-    return f"{task_title(bundle)} {name}: probability {belief:.2f}{doubt}.", True
-
-
-def task_title(bundle: Bundle) -> str:
-    """Return the clinical question in a word or two: "SLN", "HER2", "Metastasis"."""
-    title = bundle.task.get("title")
-    if title:
-        return str(title)
-    name = str(bundle.task.get("name", "")).replace("-", " ").replace("_", " ").strip() or "This slide"
-    return name.upper() if len(name.split()[0]) <= 4 and " " not in name else name[:1].upper() + name[1:]
-
-
 def answer_click(slide: Slide, head: Head, prediction: Prediction, point_um: tuple[float, float]) -> ClickAnswer:
     """Explain the tile at a place, from what is in memory; only its picture is read.
 
@@ -348,29 +313,17 @@ def answer_click(slide: Slide, head: Head, prediction: Prediction, point_um: tup
 def _explained(head: Head, bag: Bag, verdict: Verdict, tile: int) -> dict[str, Any]:
     from .mil.verdict import leave_out
 
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"rank": int(verdict.rank()[tile])}
     if verdict.attention is not None:
-        attention = verdict.attention
-        facts["attention"] = float(attention[tile])
-        facts["share"] = float(attention[tile]) * len(attention)
-        facts["rank"] = int(ranks(attention)[tile])
+        facts["attention"] = float(verdict.attention[tile])
+        facts["share"] = float(verdict.attention[tile]) * verdict.n_tiles
     if verdict.evidence is not None:
         facts["evidence"] = verdict.evidence[tile]
     without = leave_out(head, bag, verdict, tile)
-    if isinstance(without, np.ndarray):
+    if without is not None:
         facts["probabilities_without"] = without
         facts["delta"] = verdict.probabilities - without
-    elif without is not None:
-        without.close()  # a job: the viewer runs one of its own
     return facts
-
-
-def ranks(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return the rank of each tile, (n,) int64: 1 is the largest value, equal ones by index, unknown ones last."""
-    order = np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")
-    places = np.empty(len(values), np.int64)
-    places[order] = np.arange(1, len(values) + 1)
-    return places
 
 
 def scale_values(prediction: Prediction, scale: str) -> TileMap:
@@ -383,36 +336,39 @@ def scale_values(prediction: Prediction, scale: str) -> TileMap:
         0 to 1), ``evidence:<class>`` (change of that class's logit).
     """
     verdict, grid = prediction.verdict, prediction.grid
-    nothing = np.full(len(grid), np.nan)
-    attention = verdict.attention if verdict is not None and verdict.attention is not None else nothing
-    if scale == "share":
-        return map_tiles(grid, attention * len(grid), "attention", "× mean")
-    if scale == "attention":
-        return map_tiles(grid, attention, "attention", "weight, all tiles sum to 1")
-    if scale == "rank":
-        below = (len(grid) - ranks(attention)) / max(1, len(grid) - 1)
-        return map_tiles(grid, np.where(np.isnan(attention), np.nan, below), "attention", "share of tiles below")
     kind, _, name = scale.partition(":")
-    if kind == "evidence" and name in prediction.bundle.classes:
-        column = prediction.bundle.classes.index(name)
-        known = verdict is not None and verdict.evidence is not None
-        values = verdict.evidence[:, column] if known else nothing  # type: ignore[union-attr, index]
+    unit = {"share": "× mean", "attention": "weight, all tiles sum to 1", "rank": "share of tiles looked at less"}
+    if kind not in (*unit, "evidence") or (kind == "evidence" and name not in prediction.bundle.classes):
+        raise ValueError(f"no scale {scale!r}")
+    values: NDArray[np.floating] | None = None
+    if verdict is not None and kind == "evidence":
+        values = None if verdict.evidence is None else verdict.evidence[:, prediction.bundle.classes.index(name)]
+    elif verdict is not None and kind == "rank":
+        values = (len(grid) - verdict.rank()) / max(1, len(grid) - 1)
+    elif verdict is not None:
+        values = verdict.share() if kind == "share" else verdict.attention
+    # What could not be read was not looked at: nothing is known there, which is not zero.
+    seen = verdict.seen if verdict is not None and values is not None else np.zeros(len(grid), bool)
+    values = np.where(seen, 0.0 if values is None else values, np.nan)
+    if kind == "evidence":
         return map_tiles(grid, values, f"evidence for {name}", "logit")
-    raise ValueError(f"no scale {scale!r}")
+    return map_tiles(grid, values, "attention", unit[kind])
 
 
 def _painted(job: Job[Bag], head: Head, grid: TileGrid, warnings: list[str]) -> Job[Bag]:
     """Pass an embedding job's events on and turn its features into the attention known so far."""
     from .mil.verdict import RunningAttention
 
-    running = RunningAttention(head, grid)
+    running = RunningAttention(head, len(grid))
     may_paint = Throttle(PAINT_SECONDS)
 
     def paint(event: Event) -> Event | None:
         if not (isinstance(event, Partial) and event.kind == "features"):
             return event
+        if not running.available:
+            return None
         values = running.update(*event.data)
-        return Partial("attention", map_tiles(grid, values * len(grid), "attention", "× mean")) if may_paint() else None
+        return Partial("attention", map_tiles(grid, values, "attention", "× mean")) if may_paint() else None
 
     return (yield from _heard(job, warnings, paint))
 
@@ -446,19 +402,3 @@ def _unreadable(bag: Bag) -> str:
     if not damaged:
         return ""
     return f"{damaged:,} of {len(bag.grid):,} tissue tiles could not be read and had no say."
-
-
-def _interval(verdict: Verdict, name: str) -> tuple[float, float]:
-    if not verdict.interval or name not in verdict.interval:
-        return math.nan, math.nan
-    low, high = verdict.interval[name]
-    return float(low), float(high)
-
-
-def _open_set(verdict: Verdict, bundle: Bundle) -> str:
-    share = bundle.calibration.get("coverage", 0.9)
-    names = ", ".join(str(name) for name in (verdict.conformal or ()))
-    if not names:
-        return f"Not sure: no class fits this slide at {share:.0%}."
-    both = "both" if len(verdict.conformal or ()) == 2 else "all"
-    return f"Not sure: {{{names}}} are {both} possible at {share:.0%}."

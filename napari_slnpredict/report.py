@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from . import __version__, provenance
 from .errors import SlideError
 from .export_pictures import evidence_map, first_map, main_class, picture_of
-from .pipeline import Prediction, ranks
+from .pipeline import Prediction
 
 if TYPE_CHECKING:
     from .slide.slide import Slide
@@ -167,7 +167,7 @@ def _tile_card(slide: Slide, prediction: Prediction, tile: int) -> dict[str, Any
     return {
         "picture": ("jpeg", _jpeg(pixels)),
         "share": float(attention[tile]) * len(grid) if attention is not None else None,
-        "rank": int(ranks(attention)[tile]) if attention is not None else None,
+        "rank": int(verdict.rank()[tile]),
         "evidence": float(evidence[tile, column]) if evidence is not None else None,
         "x": int(grid.locations[tile, 0]),
         "y": int(grid.locations[tile, 1]),

@@ -1,0 +1,75 @@
+"""`slnpredict models` and `slnpredict encoders`: what can be named, and whether it is here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .options import AsJson
+
+if TYPE_CHECKING:
+    from napari_slnpredict.bundles.bundle import BrokenBundle, Bundle
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the models that --model can name: shipped ones and those in your models folder."""
+    from napari_slnpredict.bundles.bundle import list_bundles
+    from napari_slnpredict.settings import load_settings
+
+    from .console import print_json, print_table
+
+    rows = [_model_row(entry) for entry in list_bundles(load_settings(), ("mil", "anomaly"))]
+    if as_json:
+        print_json({"format": 1, "command": "models", "models": rows})
+        return
+    print_table(
+        ["name", "kind", "says", "encoder", "size", "licence", "usable"],
+        [[r["name"], r["kind"], ", ".join(r["classes"]), r["encoder"], megabytes(r["bytes"]), r["licence"], r["usable"]]
+         for r in rows],
+    )  # fmt: skip
+
+
+def _model_row(entry: Bundle | BrokenBundle) -> dict[str, Any]:
+    size = sum(path.stat().st_size for path in entry.folder.rglob("*") if path.is_file())
+    error = getattr(entry, "error", None)
+    if error is not None:
+        return {"name": entry.name, "kind": "", "classes": [], "encoder": "", "bytes": size, "licence": "",
+                "notice": "", "usable": f"no: {error}"}  # fmt: skip
+    bundle: Any = entry
+    return {
+        "name": bundle.name,
+        "kind": bundle.kind,
+        "classes": list(bundle.classes),
+        "encoder": str(bundle.encoder.get("name", "")),
+        "bytes": size,
+        "licence": bundle.licence,
+        "notice": bundle.notice,
+        "usable": "yes",
+    }
+
+
+def encoders(as_json: AsJson = False) -> None:
+    """List the encoders that --encoder can name, with size, licence, and whether their weights are here."""
+    from napari_slnpredict.encode.encoder import list_encoders
+    from napari_slnpredict.settings import load_settings
+
+    from .console import print_json, print_table
+
+    rows = [dict(row) for row in list_encoders(load_settings())]
+    if as_json:
+        print_json({"format": 1, "command": "encoders", "encoders": rows})
+        return
+    columns = list(rows[0]) if rows else ["name"]
+    print_table(columns, [[_cell(row[column]) for column in columns] for row in rows])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return " to ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def megabytes(size: float) -> str:
+    """Return a size as people read it."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
