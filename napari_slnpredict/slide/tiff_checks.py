@@ -17,7 +17,6 @@ from napari_slnpredict.errors import CorruptSlide, NotBrightfield, SlideError, U
 
 from .directory import Directory
 from .frames import check_frames
-from .levels import why_not_brightfield
 from .limits import LIMITS
 from .raw_file import COPY_AGAIN, RawFile
 from .tiff_scan import Chain
@@ -238,6 +237,22 @@ def _rises(values: NDArray[np.uint64]) -> bool:
 
 def _place(d: Directory) -> str:
     return f"the {d.width:,} x {d.height:,} px image"
+
+
+def why_not_brightfield(d: Directory) -> str:
+    """Return why pixels of this kind cannot be a stained section in bright light; empty when they can."""
+    if d.sample_format != 1:
+        kind = "floating point" if d.sample_format == 3 else "signed, complex or mixed"
+        return f"its samples are {kind} numbers, not 8-bit colours"
+    if d.samples not in (1, 3, 4):
+        return f"it has {d.samples} channels of {max(d.bits)} bit (fluorescence?), not red, green and blue"
+    if set(d.bits) != {8}:
+        return f"it has {max(d.bits)} bits a sample, not 8"
+    if d.photometric == 5:
+        return "its colours are CMYK inks, not red, green and blue"
+    if d.samples == 1 or d.photometric not in (2, 6):
+        return "it has one grey channel or a colour space of its own, not red, green and blue"
+    return ""
 
 
 def _refuse_huge_strips(file: RawFile, first: Directory, ndpi: bool) -> None:
