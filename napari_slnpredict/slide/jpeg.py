@@ -1,0 +1,109 @@
+"""Joining a TIFF's JPEG tiles into streams a strict decoder accepts, with the colour space the TIFF tag gives.
+
+In a TIFF the photometric tag decides what the three components are, not the JPEG's own markers: Aperio writes RGB
+without any marker (a decoder alone would take it for YCbCr), and tables shared by all tiles stand apart.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .source import TileFault
+
+SOI, EOI, SOS, APP0, APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xEE
+# Start-of-frame markers; 0xC4, 0xC8 and 0xCC are tables and extensions.
+FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+MAX_SEGMENTS = 200
+
+
+def adobe_marker(transform: int) -> bytes:
+    """Return an APP14 segment; `transform` 0 says RGB, 1 says YCbCr."""
+    return b"\xff\xee" + struct.pack(">H", 14) + b"Adobe" + struct.pack(">HHHB", 100, 0, 0, transform)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a JPEG stream says of itself before its pixels."""
+
+    width: int
+    height: int
+    components: int
+    bits: int
+
+
+def segments(data: bytes, start: int = 2) -> Iterator[tuple[int, int, int]]:
+    """Yield (marker, start, end) of each segment up to the start of scan (included) or the end of `data`.
+
+    Raises `TileFault` where the stream is no JPEG.
+    """
+    position = start
+    for _ in range(MAX_SEGMENTS):
+        while position + 1 < len(data) and data[position] == 0xFF and data[position + 1] == 0xFF:
+            position += 1  # fill bytes
+        if position + 2 > len(data) or data[position] != 0xFF:
+            raise TileFault("its JPEG header is damaged")
+        marker = data[position + 1]
+        if marker == EOI:
+            return
+        if position + 4 > len(data):
+            raise TileFault("its JPEG header ends early")
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        end = position + 2 + length
+        if length < 2 or end > len(data):
+            raise TileFault("its JPEG header ends early")
+        yield marker, position, end
+        if marker == SOS:
+            return
+        position = end
+    raise TileFault("its JPEG header is damaged")
+
+
+def table_segments(tables: bytes | None) -> bytes:
+    """Return a JPEGTables tag without the markers around it; raises `TileFault` when it is no JPEG."""
+    if not tables:
+        return b""
+    if tables[:2] != b"\xff\xd8":
+        raise TileFault("the JPEG tables are damaged")
+    return b"".join(tables[start:end] for marker, start, end in segments(tables) if marker not in (APP0, APP14, SOS))
+
+
+def complete_stream(data: bytes, tables: bytes, transform: int) -> tuple[bytes, Frame]:
+    """Return a whole JPEG stream of one TIFF tile, and its frame.
+
+    Parameters
+    ----------
+    data : bytes
+        The stored tile.
+    tables : bytes
+        Shared tables as `table_segments` returns them.
+    transform : int
+        0 when the components are RGB, 1 when YCbCr: from the TIFF tag, replacing what the stream says.
+    """
+    if data[:2] != b"\xff\xd8":
+        raise TileFault("it is no JPEG stream")
+    kept = [b"\xff\xd8", adobe_marker(transform), tables]
+    frame: Frame | None = None
+    for marker, start, end in segments(data):
+        if marker in (APP0, APP14):
+            continue
+        if marker in FRAMES:
+            frame = read_frame(data, start)
+        if marker == SOS:
+            kept.append(data[start:])
+            break
+        kept.append(data[start:end])
+    else:
+        raise TileFault("its JPEG stream holds no pixels")
+    if frame is None:
+        raise TileFault("its JPEG stream holds no frame")
+    return b"".join(kept), frame
+
+
+def read_frame(data: bytes, start: int) -> Frame:
+    """Return the frame whose segment begins at `start`."""
+    if start + 10 > len(data):
+        raise TileFault("its JPEG header ends early")
+    bits, height, width, components = struct.unpack_from(">BHHB", data, start + 4)
+    return Frame(width, height, components, bits)

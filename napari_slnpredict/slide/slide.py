@@ -1,0 +1,411 @@
+"""A whole-slide image in OpenSlide's words: open it, read any rectangle of any level, know what cannot be trusted.
+
+::
+
+    with open_slide("slide.svs") as slide:
+        pixels = slide.read_region((x, y), level, (width, height))       # (h, w, 3) uint8, exact, or it raises
+        pixels, valid = slide.read_region_mask((x, y), level, (w, h))    # the same with a mask, never raises for a tile
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slnpredict.errors import CorruptSlide, MissingScale, ResourceError, UnsupportedSlide
+from napari_slnpredict.settings import load_settings
+
+from .associated import associated_image, associated_names
+from .directory import Identity, Inspection
+from .handle import SlideFile, changed, content_id, identity_of
+from .inspect import inspect
+from .lazy import level_arrays
+from .opening import Opened, open_source
+from .properties import safe_properties, slide_bounds
+from .pyramid import Pyramid, Region
+from .scale import Scale, given_scale, property_scale, tiff_scale
+
+#: Largest rectangle read in one piece, px (0.8 GB); whoever wants more reads it in parts.
+MAX_REGION_PX = 1 << 28
+#: Background darker than this (brightest channel, median over the slide) is no light shining through glass.
+DARK = 60
+_LOOK_PX = 4_000_000
+
+
+def open_slide(
+    path: Path | str,
+    mpp: float | None = None,
+    *,
+    reader: str | None = None,
+    allow_incomplete: bool = False,
+    memory_mb: int | None = None,
+) -> Slide:
+    """Open a whole-slide image.
+
+    Parameters
+    ----------
+    path : path
+        A slide file, or the folder of a DICOM slide.
+    mpp : float, optional
+        um per level-0 pixel, in place of what the file says.
+    reader : str, optional
+        "tiles", "tiffslide" or "openslide": this reader or none. By default the first that proves able.
+    allow_incomplete : bool
+        Open a file that ends early, to look at; `predict` never asks for this.
+    memory_mb : int, optional
+        Budget for decoded tiles; by default the setting's.
+
+    Raises
+    ------
+    SlideError
+        `CorruptSlide`, `UnsupportedSlide`, `NotBrightfield` (16 bit, grey, ...) or, for an absurd `mpp`,
+        `MissingScale`. A slide without scale opens; `Slide.require_mpp` raises.
+    """
+    file, inspection = _scanned(Path(path), allow_incomplete)
+    try:
+        opened = open_source(inspection, file, reader)
+        try:
+            budget = (memory_mb if memory_mb is not None else load_settings().memory_mb) << 20
+            scale = _find_scale(opened, mpp)
+            return Slide(inspection, file, opened, scale, budget, (mpp, reader, allow_incomplete, memory_mb))
+        except BaseException:
+            opened.source.close()
+            raise
+    except BaseException:
+        file.close()
+        raise
+
+
+def _scanned(path: Path, allow_incomplete: bool) -> tuple[SlideFile, Inspection]:
+    """Return the one handle that all readers share, and the scan of what is behind it."""
+    if path.is_dir():
+        inspection = inspect(path, allow_incomplete=allow_incomplete)
+        return SlideFile(inspection.members[0]), inspection
+    file = SlideFile(path)
+    try:
+        return file, inspect(path, fd=file.descriptor, allow_incomplete=allow_incomplete)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _find_scale(opened: Opened, mpp: float | None) -> Scale:
+    if opened.main is not None:
+        found = tiff_scale(opened.main, opened.vendor)
+    else:
+        found = property_scale(opened.source.raw_properties, opened.source.reader)
+    if mpp is not None:
+        return given_scale(mpp, found)
+    if found.mpp is None:
+        note = f"no pixel size (mpp): {found.source}; give it with --mpp or in the viewer"
+        return Scale(None, f"missing: {found.source}", (*found.warnings, note))
+    return found
+
+
+class Slide:
+    """An open slide; made by `open_slide`. Thread-safe; a context manager; can be sent to another process.
+
+    Attributes
+    ----------
+    path : Path
+        As given.
+    slide_id : str
+        The file's stem.
+    dimensions : (int, int)
+        Width and height of level 0, px.
+    level_count : int
+        Stored and virtual levels.
+    stored_level_count : int
+        How many are the file's own; the others are means of 2 x 2 pixels of the level above, computed when looked at.
+    level_dimensions : tuple of (int, int)
+    level_downsamples : tuple of float
+    level_tile_sizes : tuple of (int, int)
+    mpp : float or None
+        um per level-0 px.
+    mpp_source : str
+        Where it comes from, or "missing: ..." with the reason.
+    bounds : (int, int, int, int)
+        x, y, width, height of what was scanned, level-0 px.
+    reader : str
+        "tiles" (our own), "tiffslide" or "openslide".
+    vendor : str
+        Who wrote the file, in OpenSlide's words; "ome" for OME-TIFF.
+    properties : mapping
+        An allow-list: nothing here can name a patient.
+    """
+
+    def __init__(
+        self,
+        inspection: Inspection,
+        file: SlideFile,
+        opened: Opened,
+        scale: Scale,
+        budget: int,
+        asked: tuple[float | None, str | None, bool, int | None],
+    ) -> None:
+        self._inspection, self._file, self._asked = inspection, file, asked
+        self._pyramid = Pyramid(opened.source, budget)
+        self._pyramid.faults.update(opened.faults)
+        self._main = opened.main
+        levels = self._pyramid.levels
+        self.path = inspection.path
+        self.slide_id = inspection.path.name if inspection.path.is_dir() else inspection.path.stem
+        self.dimensions: tuple[int, int] = (levels[0].width, levels[0].height)
+        self.level_count = len(levels)
+        self.stored_level_count = sum(level.depth == 0 for level in levels)
+        self.level_dimensions = tuple((level.width, level.height) for level in levels)
+        self.level_downsamples = tuple(level.downsample for level in levels)
+        self.level_tile_sizes = tuple((level.tile_width, level.tile_height) for level in levels)
+        self.mpp, self.mpp_source = scale.mpp, scale.source
+        self.reader, self.vendor = opened.source.reader, opened.vendor
+        raw = opened.source.raw_properties
+        self.bounds = slide_bounds(raw, self.dimensions)
+        self.properties: Mapping[str, str] = MappingProxyType(safe_properties(self.vendor, self._main, raw))
+        self._warnings = tuple(dict.fromkeys((*inspection.warnings, *opened.warnings, *scale.warnings)))
+        self._others = {path: identity_of(path.stat()) for path in inspection.members}
+
+    # --- what it is -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def content_id(self) -> str:
+        """The slide's name by content, hex: the same for a renamed or copied slide."""
+        own = (self._inspection.real,) if self._inspection.real.is_file() else ()
+        return content_id((*own, *self._inspection.members))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know before trusting this slide, damage met so far included."""
+        count = len(self._pyramid.faults)
+        if not count:
+            return self._warnings
+        tiles = "1 damaged tile" if count == 1 else f"{count} damaged tiles"
+        return (*self._warnings, f"{tiles} met so far: cannot be decoded, shown white, used for nothing")
+
+    @property
+    def damaged(self) -> tuple[tuple[int, int, int, int, int], ...]:
+        """Rectangles (level, x, y, w, h) of tiles met so far that cannot be decoded; x, y, w, h in level-0 px."""
+        return tuple(self._rectangle(*key) for key in sorted(self._pyramid.faults.copy()))
+
+    def _rectangle(self, level: int, column: int, row: int) -> tuple[int, int, int, int, int]:
+        x, y, width, height = self._pyramid.tile_box(level, column, row)
+        scale = self.level_downsamples[level]
+        left, top = int(x * scale), int(y * scale)
+        right = min(math.ceil((x + width) * scale), self.dimensions[0])
+        bottom = min(math.ceil((y + height) * scale), self.dimensions[1])
+        return level, left, top, right - left, bottom - top
+
+    @cached_property
+    def not_brightfield(self) -> str | None:
+        """Why this is no brightfield slide by its look (a dark background, as in fluorescence); None when it may be.
+
+        Slides that cannot be brightfield by their kind of pixels (16 bit, grey, ...) do not open at all.
+        """
+        pixels, valid = self._look()
+        if not valid.any():
+            return None
+        median = float(np.median(pixels.max(axis=-1)[valid]))
+        return None if median >= DARK else f"its background is dark (median {median:.0f} of 255), as in fluorescence"
+
+    @property
+    def brightfield(self) -> bool:
+        """Whether nothing speaks against brightfield."""
+        return self.not_brightfield is None
+
+    def _look(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return some of the slide's pixels without reading it whole: (h, w, 3) and (h, w)."""
+        level = self.stored_level_count - 1
+        shape = self._pyramid.levels[level]
+        if shape.width * shape.height <= _LOOK_PX:
+            return self._pyramid.region(level, 0, 0, shape.width, shape.height)[:2]
+        across, down = -(-shape.width // shape.tile_width), -(-shape.height // shape.tile_height)
+        # A lattice of 5 x 5 tiles, the border included: glass there, tissue in the middle.
+        columns = sorted({round(k * (across - 1) / 4) for k in range(5)})
+        rows = sorted({round(k * (down - 1) / 4) for k in range(5)})
+        tiles = [self._pyramid.tile(level, column, row) for row in rows for column in columns]
+        colours = [tile.pixels[::4, ::4].reshape(1, -1, 3) for tile in tiles]
+        marks = [
+            np.ones(tile.pixels.shape[:2], np.bool_)[::4, ::4] if tile.valid is None else tile.valid[::4, ::4]
+            for tile in tiles
+        ]
+        return np.concatenate(colours, axis=1), np.concatenate([mark.reshape(1, -1) for mark in marks], axis=1)
+
+    def require_mpp(self) -> float:
+        """Return um per level-0 pixel, or raise `MissingScale`."""
+        if self.mpp is None:
+            raise MissingScale(
+                f"it has no believable pixel size ({self.mpp_source.removeprefix('missing: ')})",
+                file=self.path,
+                do="give um per pixel: --mpp X, the mpp column of the cohort table, or the viewer's field",
+            )
+        return self.mpp
+
+    def unchanged(self) -> None:
+        """Raise `CorruptSlide` when a file of the slide was changed, replaced or removed since it was opened."""
+        self._file.require_unchanged()
+        for path, identity in self._others.items():
+            try:
+                same = identity_of(path.stat()) == identity
+            except OSError as error:
+                raise changed(path) from error
+            if not same:
+                raise changed(path)
+
+    # --- pixels -----------------------------------------------------------------------------------------------------
+
+    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read a rectangle.
+
+        Parameters
+        ----------
+        location : (int, int)
+            x and y of its corner, level-0 px; in the level's pixels this is floor(location / downsample).
+        level : int
+        size : (int, int)
+            Width and height, pixels of the level.
+
+        Returns
+        -------
+        (h, w, 3) uint8
+            White outside the slide and where nothing was scanned.
+
+        Raises
+        ------
+        CorruptSlide
+            A tile in it cannot be decoded; named.
+        """
+        return self._sound(self._read(level, *self._in_level(location, level), *size))
+
+    def read_region_mask(
+        self, location: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read a rectangle as `read_region` does, with a mask in place of an error.
+
+        Returns
+        -------
+        pixels : (h, w, 3) uint8
+            White where not valid.
+        valid : (h, w) bool
+            False outside the slide, where nothing was scanned, and in damaged tiles, which `damaged` then lists.
+        """
+        return self._read(level, *self._in_level(location, level), *size)[:2]
+
+    def read_level(
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read as `read_region_mask`, with the corner in the level's own pixels: nothing is rounded."""
+        return self._read(level, x, y, width, height)[:2]
+
+    def read_exact(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Read as `read_region`, with the corner in the level's own pixels: exact, or raising."""
+        return self._sound(self._read(level, x, y, width, height))
+
+    def _in_level(self, location: tuple[int, int], level: int) -> tuple[int, int]:
+        downsample = self.level_downsamples[self._checked(level)]
+        return math.floor(location[0] / downsample), math.floor(location[1] / downsample)
+
+    def _checked(self, level: int) -> int:
+        if not 0 <= level < self.level_count:
+            raise ValueError(f"level {level} of a slide with {self.level_count}")
+        return level
+
+    def _read(self, level: int, x: int, y: int, width: int, height: int) -> Region:
+        if width < 0 or height < 0:
+            raise ValueError(f"a rectangle of {width} x {height} px")
+        if width * height > MAX_REGION_PX:
+            raise ResourceError(
+                f"{width} x {height} px are more than is read in one piece", file=self.path, do="use a coarser level"
+            )
+        return self._pyramid.region(self._checked(level), int(x), int(y), int(width), int(height))
+
+    def _sound(self, region: Region) -> NDArray[np.uint8]:
+        if region.faults:
+            (level, column, row), why = region.faults[0]
+            _, x, y, _, _ = self._rectangle(level, column, row)
+            raise CorruptSlide(
+                f"the tile in column {column}, row {row} of level {level} (at {x}, {y}) is damaged: {why}",
+                file=self.path,
+                do="copy the slide again; without this tile it can still be looked at",
+            )
+        return region.pixels
+
+    def levels(self) -> list[Any]:
+        """Return one lazy dask array (h, w, 3) uint8 per level, stored or virtual: exact when computed, or raising."""
+        return level_arrays(self)
+
+    def best_level(self, downsample: float) -> int:
+        """Return the coarsest level that is at least as fine as `downsample` level-0 px per pixel."""
+        fine = [k for k, value in enumerate(self.level_downsamples) if value <= downsample * (1 + 1e-3)]
+        return max(fine, default=0)
+
+    def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
+        """Return the whole slide with its longer side at most `max_px`: (h, w, 3) uint8; never upsampled."""
+        from PIL import Image
+
+        longer = max(self.dimensions)
+        level = max((k for k, size in enumerate(self.level_dimensions) if max(size) >= min(max_px, longer)), default=0)
+        pixels, _ = self.read_level(level, 0, 0, *self.level_dimensions[level])
+        scale = min(1.0, max_px / max(pixels.shape[:2]))
+        size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+        if size == (pixels.shape[1], pixels.shape[0]):
+            return pixels
+        return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+
+    # --- beside the pixels ------------------------------------------------------------------------------------------
+
+    def associated_names(self) -> tuple[str, ...]:
+        """Return which pictures lie beside the slide ("label", "macro", "thumbnail"); nothing is decoded."""
+        return associated_names(self._file, self._inspection)
+
+    def associated(self, name: str) -> NDArray[np.uint8]:
+        """Decode the label, macro or thumbnail picture, (h, w, 3) uint8. It may name a patient: only on request."""
+        if name not in self.associated_names():
+            raise UnsupportedSlide(f"it has no {name} picture", file=self.path)
+        return associated_image(self._file, self._inspection, name)
+
+    def icc_profile(self) -> bytes | None:
+        """Return the scanner's colour profile, None when the file has none."""
+        if self._main is not None and self._main.icc is not None:
+            offset, length = self._main.icc
+            return self._file.read_at(offset, min(length, 16 << 20)) or None
+        read = getattr(self._pyramid.source, "icc_profile", None)
+        return read() if read else None
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close every handle and forget the decoded tiles; closing twice is harmless."""
+        self._pyramid.close()
+        self._file.close()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        width, height = self.dimensions
+        return f"<Slide {self.slide_id!r}: {width} x {height} px, {self.level_count} levels, by {self.reader}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A slide sent to another process is opened again there, with handles of its own."""
+        mpp, reader, allow_incomplete, memory_mb = self._asked
+        return _reopen, (self.path, mpp, reader or self.reader, allow_incomplete, memory_mb)
+
+    @property
+    def identity(self) -> tuple[str, Identity]:
+        """What tells this open file from another one."""
+        return str(self._inspection.real), self._file.identity
+
+
+def _reopen(path: Path, mpp: float | None, reader: str, allow_incomplete: bool, memory_mb: int | None) -> Slide:
+    return open_slide(path, mpp, reader=reader, allow_incomplete=allow_incomplete, memory_mb=memory_mb)

@@ -1,0 +1,231 @@
+"""Our own tile source: a tiled TIFF read by `os.pread` and one decoder call a tile.
+
+The directories come from the scan, so the file is parsed once. JPEG is decoded strictly: of the decoders at hand only
+a strict one notices half-written and zeroed tiles, and it costs no more. Anything whose pixels depend on rules we do
+not implement is left to the libraries (`own_source_reads` says what), and what is read here is compared with a library
+at opening (`backends.compare_with_tiffslide`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .codestream import BadStream, j2k_frame
+from .directory import Directory
+from .handle import SlideFile
+from .jpeg import complete_stream, table_segments
+from .source import WHITE, Tile, TileFault, over_white, white_tile
+
+JPEG = 7
+APERIO_JP2K_RGB = 33005
+#: Longest a tile's stream may be for its decoded size: noise compresses badly, but not this badly.
+STREAM_SLACK = 65536
+
+_RGB, _YCBCR = 2, 6
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+
+
+def _plain(data: bytes, length: int) -> bytes:
+    return data[:length]
+
+
+def _zlib(data: bytes, length: int) -> bytes:
+    import imagecodecs
+
+    return bytes(imagecodecs.zlib_decode(data, out=length))
+
+
+def _lzw(data: bytes, length: int) -> bytes:
+    import imagecodecs
+
+    return bytes(imagecodecs.lzw_decode(data, out=length))
+
+
+def _zstd(data: bytes, length: int) -> bytes:
+    import imagecodecs
+
+    return bytes(imagecodecs.zstd_decode(data, out=length))
+
+
+#: Compression tag -> decoder to at most `length` bytes. A bomb is an error of the decoder, not a full memory.
+BYTE_CODECS: Mapping[int, Callable[[bytes, int], bytes]] = {
+    1: _plain,
+    5: _lzw,
+    8: _zlib,
+    32946: _zlib,
+    50000: _zstd,
+}
+
+
+def own_source_reads(directory: Directory) -> bool:
+    """Whether the tile source decodes this image exactly as the libraries do."""
+    d = directory
+    if not d.tiled or d.fault or d.sample_format != 1 or any(bits != 8 for bits in d.bits) or d.orientation != 1:
+        return False
+    if d.compression == JPEG:
+        return d.samples == 3 and d.planar == 1 and d.photometric in (_RGB, _YCBCR)
+    if d.compression == APERIO_JP2K_RGB:
+        return d.samples == 3 and d.planar == 1 and d.photometric == _RGB
+    return (
+        d.compression in BYTE_CODECS
+        and d.photometric == _RGB
+        and d.samples in (3, 4)
+        and d.planar in (1, 2)
+        and d.predictor in (1, 2)
+    )
+
+
+class TileSource:
+    """Reads the tiles of the given levels; thread-safe without a lock around reads.
+
+    Parameters
+    ----------
+    file : SlideFile
+    levels : sequence of Directory
+        From the finest to the coarsest; `own_source_reads` holds for all.
+    """
+
+    reader = "tiles"
+
+    def __init__(self, file: SlideFile, levels: Sequence[Directory]) -> None:
+        self._file = file
+        self._levels = tuple(levels)
+        self._decoders = tuple(_decoder(level) for level in self._levels)
+        self.level_dimensions = tuple((level.width, level.height) for level in self._levels)
+        self.tile_sizes = tuple((level.tile_width, level.tile_height) for level in self._levels)
+        self.raw_properties: Mapping[str, str] = {}
+
+    def tile(self, level: int, column: int, row: int) -> Tile:
+        """Read one tile; a tile without bytes was never scanned and is white. Raises `TileFault`."""
+        directory = self._levels[level]
+        height = min(directory.tile_height, directory.height - row * directory.tile_height)
+        width = min(directory.tile_width, directory.width - column * directory.tile_width)
+        index = row * directory.across + column
+        planes = range(directory.samples) if directory.planar == 2 else range(1)
+        stored = [self._bytes(directory, index + plane * directory.across * directory.down) for plane in planes]
+        if not all(stored):
+            return white_tile(height, width)
+        decode = self._decoders[level]
+        pixels = decode(stored[0]) if directory.planar == 1 else np.concatenate([decode(s) for s in stored], axis=-1)
+        if (height, width) != pixels.shape[:2]:
+            pixels = np.ascontiguousarray(pixels[:height, :width])
+        return _opaque(pixels, directory.extra_samples)
+
+    def _bytes(self, directory: Directory, index: int) -> bytes:
+        length = int(directory.byte_counts[index])
+        if length == 0:
+            return b""
+        if length > 2 * directory.raw_block_bytes + STREAM_SLACK:
+            raise TileFault("it claims more bytes than a tile can have")
+        try:
+            data = self._file.read_at(int(directory.offsets[index]), length)
+        except OSError as error:
+            raise TileFault(f"the drive or share cannot read it ({error.strerror})") from error
+        if len(data) < length:
+            raise TileFault("the file ends inside it")
+        return data
+
+    def close(self) -> None:
+        """Nothing of its own to close: the file belongs to the slide."""
+
+
+def _decoder(directory: Directory) -> Callable[[bytes], NDArray[np.uint8]]:
+    """Return bytes -> (tile_height, tile_width, samples) uint8 for one level."""
+    if directory.compression == JPEG:
+        return _jpeg_decoder(directory)
+    if directory.compression == APERIO_JP2K_RGB:
+        return _jpeg2000_decoder(directory)
+    return _bytes_decoder(directory)
+
+
+def _jpeg_decoder(directory: Directory) -> Callable[[bytes], NDArray[np.uint8]]:
+    import simplejpeg
+
+    size = (directory.tile_width, directory.tile_height)
+    transform = 0 if directory.photometric == _RGB else 1
+    try:
+        tables, fault = table_segments(directory.jpeg_tables), ""
+    except TileFault as error:
+        tables, fault = b"", str(error)
+
+    def decode(data: bytes) -> NDArray[np.uint8]:
+        if fault:
+            raise TileFault(fault)
+        stream, frame = complete_stream(data, tables, transform)
+        # Before decoding: a header may declare 65,500 x 65,500 px and cost 12 GB.
+        if (frame.width, frame.height) != size or frame.components != 3 or frame.bits != 8:
+            raise TileFault(
+                f"its JPEG frame is {frame.width} x {frame.height} x {frame.components}, not {size[0]} x {size[1]} x 3"
+            )
+        try:
+            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(stream, "RGB", strict=True)
+        except ValueError as error:
+            raise TileFault("its JPEG data are damaged") from error
+        return pixels
+
+    return decode
+
+
+def _jpeg2000_decoder(directory: Directory) -> Callable[[bytes], NDArray[np.uint8]]:
+    import imagecodecs
+
+    shape = (directory.tile_height, directory.tile_width, 3)
+
+    def decode(data: bytes) -> NDArray[np.uint8]:
+        if _jpeg2000_shape(data) != shape:
+            raise TileFault("its JPEG 2000 header is damaged or of another size")
+        try:
+            pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
+        except (RuntimeError, ValueError) as error:  # imagecodecs' own errors are RuntimeErrors
+            raise TileFault("its JPEG 2000 data are damaged") from error
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise TileFault("its JPEG 2000 data are of another kind")
+        decoded: NDArray[np.uint8] = pixels
+        return decoded
+
+    return decode
+
+
+def _jpeg2000_shape(data: bytes) -> tuple[int, int, int] | None:
+    """Return (height, width, components) as a codestream declares them, None where there is none."""
+    try:
+        frame = j2k_frame(data)
+    except BadStream:
+        return None
+    return frame and (frame.height, frame.width, frame.components)
+
+
+def _bytes_decoder(directory: Directory) -> Callable[[bytes], NDArray[np.uint8]]:
+    unpack = BYTE_CODECS[directory.compression]
+    samples = 1 if directory.planar == 2 else directory.samples
+    shape = (directory.tile_height, directory.tile_width, samples)
+    length = int(np.prod(shape))
+
+    def decode(data: bytes) -> NDArray[np.uint8]:
+        try:
+            raw = unpack(data, length)
+        except (RuntimeError, ValueError) as error:
+            raise TileFault("its data are damaged or longer than a tile") from error
+        if len(raw) != length:
+            raise TileFault("its data are shorter than a tile")
+        pixels = np.frombuffer(raw, np.uint8).reshape(shape)
+        if directory.predictor == 2:
+            pixels = np.add.accumulate(pixels, axis=1, dtype=np.uint8)
+        return pixels
+
+    return decode
+
+
+def _opaque(pixels: NDArray[np.uint8], extra_samples: tuple[int, ...]) -> Tile:
+    """Return the tile with a fourth component taken as what the file says it is: transparent is white."""
+    if pixels.shape[2] == 3:
+        return Tile(pixels)
+    colour, alpha = pixels[..., :3], pixels[..., 3]
+    kind = extra_samples[0] if extra_samples else 0
+    if kind not in (_ASSOCIATED, _UNASSOCIATED) or (alpha == WHITE).all():
+        return Tile(np.ascontiguousarray(colour))
+    valid = alpha > 0
+    return Tile(over_white(colour, alpha, premultiplied=kind == _ASSOCIATED), None if valid.all() else valid)
