@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_slnpredict.files import digest_bytes, digest_json
+
+if TYPE_CHECKING:
+    from .slide import Slide
+    from .tissue import TissueMask
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,13 @@ class TileGrid:
             self.spec.digest, repr(float(self.slide_mpp)), np.ascontiguousarray(self.locations).tobytes()
         )
 
+    @cached_property
+    def lookup(self) -> NDArray[np.int32]:
+        """Index of the tile in each cell of the lattice, `shape` int32, -1 where there is none."""
+        table = np.full(self.shape, -1, np.int32)
+        table[self.cells[:, 0], self.cells[:, 1]] = np.arange(len(self), dtype=np.int32)
+        return table
+
 
 @dataclass(frozen=True)
 class TileMap:
@@ -134,3 +146,145 @@ def map_tiles(grid: TileGrid, values: NDArray[np.floating], name: str = "attenti
     if np.shape(values) != (len(grid),):
         raise ValueError(f"{np.shape(values)} values for {len(grid)} tiles")
     return TileMap(grid, np.asarray(values, np.float32), name, unit)
+
+
+def lay_grid(slide: Slide, tissue: TissueMask, spec: GridSpec) -> TileGrid:
+    """Lay tiles on a lattice over the slide and keep those with enough tissue.
+
+    The lattice begins at the slide's corner and covers the slide; tiles of the last row and column may reach over its
+    edge, where there is no tissue. Rows come first: the order of the file.
+
+    Parameters
+    ----------
+    slide : Slide
+        With a known scale; it may be coarser than `spec.mpp`.
+    tissue : TissueMask
+    spec : GridSpec
+
+    Returns
+    -------
+    TileGrid
+        Of n tiles; n may be 0.
+    """
+    _check_spec(spec)
+    mpp = slide.require_mpp()
+    width, height = slide.dimensions
+    size, stride = spec.tile_um / mpp, (spec.tile_px - spec.overlap_px) * spec.mpp / mpp
+    tops, lefts = _lattice(height, size, stride), _lattice(width, size, stride)
+    share = _tissue_share(tissue, tops * mpp, lefts * mpp, spec.tile_um)
+    # A tile just touched by tissue is not a tile of tissue, whatever the threshold says.
+    cells = np.argwhere((share >= spec.min_tissue) & (share > 1e-6)).astype(np.int32)
+    rows, columns = cells[:, 0], cells[:, 1]
+    locations = np.stack([lefts[columns], tops[rows]], axis=1).astype(np.int64)
+    return TileGrid(
+        spec=spec,
+        slide_id=slide.slide_id,
+        slide_mpp=float(mpp),
+        extent=(int(width), int(height)),
+        size_level0=float(size),
+        locations=locations,
+        tissue=share[rows, columns].astype(np.float32),
+        component=_pieces(tissue, np.asarray(locations * mpp, np.float64), spec.tile_um),
+        cells=cells,
+        shape=share.shape,
+    )
+
+
+def tile_at(grid: TileGrid, x: float, y: float) -> int | None:
+    """Return the tile that covers a place (level-0 px); with overlap the one whose centre is nearest; None if none."""
+    best, least = None, np.inf
+    for row in _cells_over(y - grid.origin[1], grid.size_level0, grid.stride_level0, grid.shape[0]):
+        for column in _cells_over(x - grid.origin[0], grid.size_level0, grid.stride_level0, grid.shape[1]):
+            index = int(grid.lookup[row, column])
+            if index < 0:
+                continue
+            dx, dy = np.abs(grid.locations[index] + grid.size_level0 / 2 - (x, y))
+            # Half a pixel of slack for places rounded to whole pixels: no gap between neighbours without overlap.
+            distance = max(dx, dy)
+            if distance <= grid.size_level0 / 2 + 0.5 and distance < least:
+                best, least = index, float(distance)
+    return best
+
+
+def tiles_in(grid: TileGrid, x: float, y: float, width: float, height: float) -> NDArray[np.int64]:
+    """Return the tiles that touch a rectangle (level-0 px), in the order of the grid: (k,) int64."""
+    low, high = np.array([x, y]), np.array([x + width, y + height])
+    touches = (grid.locations < high) & (grid.locations + grid.size_level0 > low)
+    return np.flatnonzero(touches.all(axis=1)).astype(np.int64)
+
+
+def _check_spec(spec: GridSpec) -> None:
+    if spec.tile_px < 1 or not spec.mpp > 0 or not 0 <= spec.overlap_px < spec.tile_px:
+        raise ValueError(f"tiles of {spec.tile_px} px at {spec.mpp} um/px cannot overlap by {spec.overlap_px} px")
+    if not 0 <= spec.min_tissue <= 1:
+        raise ValueError(f"min_tissue is a share, 0 to 1, not {spec.min_tissue}")
+
+
+def _lattice(extent: int, size: float, stride: float) -> NDArray[np.float64]:
+    """Corners along one axis in whole level-0 px, the last tile the first that reaches the end: (rows,) float64."""
+    count = 1 + max(0, int(np.ceil((extent - size) / stride - 1e-9)))
+    return np.asarray(np.rint(np.arange(count) * stride), np.float64)
+
+
+def _cells_over(place: float, size: float, stride: float, count: int) -> range:
+    """Lattice rows (or columns) whose tiles may cover a place along one axis."""
+    if not np.isfinite(place):
+        return range(0)
+    first = int(np.ceil((place - size - 1) / stride))
+    last = int(np.floor((place + 1) / stride))
+    return range(max(0, first), min(count - 1, last) + 1)
+
+
+def _tissue_share(
+    tissue: TissueMask, tops_um: NDArray[np.float64], lefts_um: NDArray[np.float64], side_um: float
+) -> NDArray[np.float64]:
+    """Share of each lattice cell's tile that is tissue, exact for the mask's square pixels: (rows, columns) float64."""
+    sums = np.zeros((tissue.mask.shape[0] + 1, tissue.mask.shape[1] + 1), np.float64)
+    sums[1:, 1:] = tissue.mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+    down = _at(sums, (tops_um + side_um) / tissue.mpp) - _at(sums, tops_um / tissue.mpp)
+    across = down.T
+    area = (_at(across, (lefts_um + side_um) / tissue.mpp) - _at(across, lefts_um / tissue.mpp)).T
+    return np.asarray(np.clip(area / (side_um / tissue.mpp) ** 2, 0, 1), np.float64)
+
+
+def _at(sums: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of running sums (h + 1, w) at fractional edges, straight between: (len(edges), w)."""
+    place = np.clip(edges, 0, len(sums) - 1)
+    low = np.minimum(place.astype(np.int64), max(0, len(sums) - 2))
+    part = (place - low)[:, None]
+    return np.asarray(sums[low] * (1 - part) + sums[np.minimum(low + 1, len(sums) - 1)] * part, np.float64)
+
+
+#: Mask pixels looked at together when tiles are given their piece of tissue (16 MB).
+_PIECES_AT_ONCE = 4_000_000
+
+
+def _pieces(tissue: TissueMask, corners_um: NDArray[np.float64], side_um: float) -> NDArray[np.int32]:
+    """Piece of tissue that takes most of each tile, (n,) int32; ties go to the larger piece."""
+    height, width = tissue.mask.shape
+    result = np.zeros(len(corners_um), np.int32)
+    low = np.floor(corners_um / tissue.mpp).astype(np.int64)
+    reach = np.arange(int(np.ceil(side_um / tissue.mpp)) + 1)
+    step = max(1, _PIECES_AT_ONCE // len(reach) ** 2)
+    for start in range(0, len(result), step):
+        part = slice(start, start + step)
+        # Pixels a tile only grazes at its far edge count as whole ones: a majority does not hang on them.
+        rows, columns = low[part, 1, None] + reach, low[part, 0, None] + reach  # (k, r)
+        inside = ((rows < height)[:, :, None] & (columns < width)[:, None, :]).reshape(len(rows), -1)
+        found = tissue.components[
+            np.minimum(rows, height - 1)[:, :, None], np.minimum(columns, width - 1)[:, None, :]
+        ].reshape(len(rows), -1)
+        result[part] = _commonest(np.where(inside, found, 0))
+    return result
+
+
+def _commonest(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Commonest label above 0 of each row of (k, m), 0 where a row has none."""
+    high = labels.max(axis=1, initial=0)
+    low = np.where(labels > 0, labels, np.iinfo(np.int32).max).min(axis=1, initial=np.iinfo(np.int32).max)
+    result: NDArray[np.int32] = high.astype(np.int32)
+    for row in np.flatnonzero((high > 0) & (low != high)):  # few tiles lie on more than one piece
+        counts = np.bincount(labels[row])
+        counts[0] = 0
+        result[row] = counts.argmax()
+    return result

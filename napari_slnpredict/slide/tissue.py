@@ -2,11 +2,12 @@
 
 How it works, and why so:
 
-- **Glass first.** Glass is bright, neutral and *smooth*; tissue of any stain has texture. The median colour of the smooth
-  bright part is the white point, so a yellowish or grey slide is judged as a white one is.
-- **Saturation of the transmitted light**, cut by Otsu's threshold between a floor and a ceiling. The floor keeps an empty
-  slide empty (noise and JPEG colour stay below it); the ceiling keeps pale tissue beside a strongly stained piece.
-  Dust, shadows, bubbles and scan stripes are grey and fall out by themselves.
+- **Glass first.** Glass is bright, nearly neutral and *smooth*; tissue of any stain has texture. The median colour of
+  the smooth bright part is the white point, so a yellowish or grey slide is judged as a white one is.
+- **Saturation of the transmitted light**, cut by Otsu's threshold between a floor and a ceiling. The floor keeps an
+  empty slide empty (noise and JPEG colour stay below it); the ceiling keeps pale tissue beside a strongly stained
+  piece. Dust, shadows, bubbles and scan stripes are grey and fall out by themselves.
+- **Pale but uneven** pixels that join on to tissue belong to it: the counterstain of IHC is nearly grey.
 - **Ink, black and scan edges** are taken out after holes were filled, so that filling does not bring them back.
 - Sizes are areas in um2, never pixel counts: the mask means the same on any slide.
 """
@@ -34,6 +35,8 @@ SATURATION_PALE = 0.02
 SPECK_UM2, HOLE_UM2 = 8_000.0, 60_000.0
 #: Dark or inked areas smaller than this stay part of the tissue they lie in (carbon pigment, dense nuclei), um2.
 INK_UM2 = 4_000.0
+#: A red piece smaller than this is taken for blood, um2.
+RED_INK_UM2 = 150_000.0
 #: Gaps closed, and the rim taken off around ink, um.
 CLOSE_UM, INK_RIM_UM = 16.0, 24.0
 #: Level pixels read at once; bounds the memory of a slide of any size (48 MB a strip).
@@ -172,7 +175,7 @@ def _shrink(
 
 
 def _clipped_lengths(edges: NDArray[np.floating], size: int) -> NDArray[np.float64]:
-    return np.diff(np.clip(edges, 0, size)).astype(np.float64)
+    return np.asarray(np.diff(np.clip(edges, 0, size)), np.float64)
 
 
 def _between(plane: NDArray[np.float32], edges: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -183,11 +186,11 @@ def _between(plane: NDArray[np.float32], edges: NDArray[np.floating]) -> NDArray
     low = np.minimum(place.astype(np.int64), plane.shape[0] - 1)
     part = (place - low)[:, None]
     at_edges = sums[low] * (1 - part) + sums[low + 1] * part
-    return np.diff(at_edges, axis=0).astype(np.float32)
+    return np.asarray(np.diff(at_edges, axis=0), np.float32)
 
 
 def looks_dark(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bool:
-    """Whether the background is dark: much black and little light (black scan margins around a bright slide are not)."""
+    """Whether the background is dark: much black, little light. Black scan margins around a bright slide are not."""
     light = pixels[valid].mean(axis=-1, dtype=np.float32)
     if light.size == 0:
         return False
@@ -196,7 +199,7 @@ def looks_dark(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bool:
 
 
 def glass_colour(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the colour of empty glass, (3,) float32; from its smoothness, or a common white where there is no glass."""
+    """Return the colour of empty glass, (3,) float32, known by its smoothness; a common white where there is none."""
     from scipy.ndimage import uniform_filter
 
     light = pixels.mean(axis=-1, dtype=np.float32)
@@ -247,7 +250,7 @@ def _saturation(light: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _texture(light: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where the slide is darker than glass and uneven over 5 pixels, (h, w) bool: tissue is, a smear or a shadow is not."""
+    """Where it is darker than glass and uneven over 5 pixels, (h, w) bool: tissue is, a smear or a shadow is not."""
     from scipy.ndimage import uniform_filter
 
     density = -np.log(light).mean(axis=-1)
@@ -257,7 +260,7 @@ def _texture(light: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _coloured(saturation: NDArray[np.float32], texture: NDArray[np.bool_], threshold: float) -> NDArray[np.bool_]:
-    """Pixels over the threshold, and paler uneven ones that join on to them (the counterstain of IHC is nearly grey)."""
+    """Pixels over the threshold, and paler uneven ones that join on to them, (h, w) bool."""
     from skimage.measure import label
 
     strong = saturation > threshold
@@ -320,7 +323,7 @@ def _red_ink(density: NDArray[np.float32], mpp: float) -> NDArray[np.bool_]:
     from skimage.measure import label
 
     red, green, blue = density[..., 0], density[..., 1], density[..., 2]
-    core = (green > 1.0) & (blue > 0.9) & (red < 0.3 * green)
+    core = (green > 1.45) & (blue > 1.3) & (red < 0.25 * green)
     if np.count_nonzero(core) < RED_INK_UM2 / mpp**2:
         return np.zeros(core.shape, bool)
     pieces = label(density.max(axis=-1) > 0.1, connectivity=2)
@@ -328,10 +331,6 @@ def _red_ink(density: NDArray[np.float32], mpp: float) -> NDArray[np.bool_]:
     keep = (cores > 0.6 * areas) & (cores >= RED_INK_UM2 / mpp**2)
     keep[0] = False
     return np.asarray(keep[pieces], bool)
-
-
-#: A red piece smaller than this is taken for blood, um2.
-RED_INK_UM2 = 150_000.0
 
 
 def drop_small(mask: NDArray[np.bool_], smallest: float) -> NDArray[np.bool_]:
@@ -353,4 +352,4 @@ def _fill_holes(mask: NDArray[np.bool_], largest: float) -> NDArray[np.bool_]:
     outside = label(np.pad(~mask, 1, constant_values=True), connectivity=1)
     fill = np.bincount(outside.ravel()) < largest
     fill[[0, outside[0, 0]]] = False
-    return mask | np.asarray(fill[outside], bool)[1:-1, 1:-1]
+    return np.asarray(mask | fill[outside][1:-1, 1:-1], bool)

@@ -1,0 +1,230 @@
+"""Tissue masks on made slides (every stain and nuisance apart) and on every real one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from napari_slnpredict.errors import NotBrightfield
+from napari_slnpredict.slide import tissue as module
+from napari_slnpredict.slide.tissue import find_tissue, overview, segment, tissue_from_mask
+
+from .fakes import ArraySlide, glass, paint
+
+STAINS = {
+    "H&E": (190, 120, 180),
+    "pale H&E": (232, 215, 230),
+    "PAS": (200, 130, 175),
+    "DAB": (150, 105, 70),
+    "dark DAB": (75, 45, 30),
+    "counterstain": (170, 180, 208),
+    "fast red": (190, 60, 100),
+    "blood": (190, 60, 70),
+}
+
+
+def mask_of(pixels: NDArray[np.uint8], **other: object) -> NDArray[np.bool_]:
+    """Tissue of a picture at 8 um/px."""
+    return find_tissue(ArraySlide(pixels, 8.0, **other)).mask  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stain", STAINS)
+@pytest.mark.parametrize("white", [(244, 244, 244), (255, 255, 255), (235, 228, 205), (214, 218, 222)], ids=str)
+def test_every_stain_on_every_glass(stain: str, white: tuple[int, int, int]) -> None:
+    """A stain that is no tissue, or a tinted glass that is, would make a slide useless."""
+    pixels = glass(200, 240, white)
+    # What the stain lets through, seen through this glass.
+    through = tuple(int(c * w / 244) for c, w in zip(STAINS[stain], white, strict=True))
+    paint(pixels, slice(60, 140), slice(80, 160), through)  # type: ignore[arg-type]
+    mask = mask_of(pixels)
+    truth = np.zeros(mask.shape, bool)
+    truth[60:140, 80:160] = True
+    assert (mask & truth).sum() >= 0.97 * truth.sum()
+    truth[57:143, 77:163] = True  # a rim of 24 um is allowed
+    assert not (mask & ~truth).any()
+
+
+@pytest.mark.parametrize("white", [(244, 244, 244), (235, 228, 205), (255, 255, 255)], ids=str)
+@pytest.mark.parametrize("noise", [0.0, 1.0, 4.0])
+def test_empty_glass_has_no_tissue(white: tuple[int, int, int], noise: float) -> None:
+    """Otsu always finds two classes: without a floor an empty slide would be full of noise."""
+    assert not mask_of(glass(160, 160, white, noise)).any()
+
+
+def test_pale_counterstain_beside_strong_stain() -> None:
+    """In IHC the nearly grey stroma beside strong DAB must not be lost to a threshold set by the DAB."""
+    pixels = glass(200, 200)
+    paint(pixels, slice(40, 160), slice(40, 100), (150, 95, 55))
+    paint(pixels, slice(40, 160), slice(100, 160), (196, 194, 205), texture=20)
+    mask = mask_of(pixels)
+    assert mask[40:160, 40:160].mean() > 0.97
+
+
+INKS = {"blue": (30, 60, 180), "light blue": (70, 120, 215), "green": (30, 130, 80), "black": (40, 38, 42)}
+
+
+@pytest.mark.parametrize("ink", INKS)
+def test_ink_is_no_tissue(ink: str) -> None:
+    """A pen mark that counts as tissue would be embedded and painted with attention."""
+    pixels = glass(200, 200)
+    paint(pixels, slice(60, 140), slice(20, 100), STAINS["H&E"])
+    paint(pixels, slice(20, 180), slice(150, 162), INKS[ink], texture=0)
+    mask = mask_of(pixels)
+    assert not mask[:, 140:].any()
+    assert mask[62:138, 22:98].mean() > 0.97
+
+
+def test_ink_on_tissue_is_cut_out() -> None:
+    """Filling holes must not bring back the ink that was drawn over tissue."""
+    pixels = glass(200, 200)
+    paint(pixels, slice(40, 160), slice(40, 160), STAINS["H&E"])
+    paint(pixels, slice(90, 106), slice(60, 140), INKS["blue"], texture=0)
+    mask = mask_of(pixels)
+    assert not mask[92:104, 62:138].any()
+    assert mask[45:80, 45:155].mean() > 0.97
+
+
+def test_large_red_marker_is_no_tissue_but_blood_is() -> None:
+    """Red marker and blood share a hue: a lone large red stroke is ink, red within tissue is blood."""
+    pixels = glass(300, 300)
+    paint(pixels, slice(20, 30), slice(10, 290), (215, 40, 50), texture=0)
+    paint(pixels, slice(100, 280), slice(60, 240), STAINS["H&E"])
+    paint(pixels, slice(150, 210), slice(100, 170), STAINS["blood"], texture=4)
+    mask = mask_of(pixels)
+    assert not mask[10:40].any()
+    assert mask[102:278, 62:238].mean() > 0.97
+
+
+@pytest.mark.parametrize("depth", [3, 12])
+def test_black_scan_edge_is_no_tissue(depth: int) -> None:
+    """Scanners leave a black rim with a soft grey shadow; neither is tissue, nor does it hide the tissue."""
+    pixels = glass(200, 200)
+    paint(pixels, slice(80, 150), slice(60, 150), STAINS["H&E"])
+    fade = np.clip((np.arange(200) - depth) / 12, 0.04, 1)[:, None, None]
+    mask = mask_of((pixels * fade).astype(np.uint8))
+    assert not mask[:60].any()
+    assert mask[82:148, 62:148].mean() > 0.97
+
+
+def test_grey_dirt_and_smears_are_no_tissue() -> None:
+    """Dust, a shadow or a smear of mounting medium has no colour."""
+    pixels = glass(200, 200)
+    paint(pixels, slice(20, 60), slice(20, 60), (110, 110, 111), texture=20)
+    paint(pixels, slice(100, 180), slice(100, 180), (228, 228, 228), texture=1)
+    assert not mask_of(pixels).any()
+
+
+def test_specks_go_and_holes_are_filled_by_area() -> None:
+    """Sizes are um2: the same speck must go at 8 and at 4 um/px."""
+    for mpp in (8.0, 4.0):
+        k = round(8 / mpp)
+        pixels = glass(200 * k, 200 * k)
+        paint(pixels, slice(50 * k, 150 * k), slice(50 * k, 150 * k), STAINS["H&E"])
+        pixels[70 * k : 85 * k, 70 * k : 85 * k] = 244  # 120 um: a lumen
+        pixels[95 * k : 145 * k, 95 * k : 145 * k] = 244  # 400 um: a true hole
+        paint(pixels, slice(10 * k, 18 * k), slice(10 * k, 18 * k), STAINS["H&E"])  # 64 um: debris
+        mask = find_tissue(ArraySlide(pixels, mpp), mpp_mask=mpp).mask
+        assert mask[72 * k : 83 * k, 72 * k : 83 * k].all()
+        assert not mask[105 * k : 135 * k, 105 * k : 135 * k].any()
+        assert not mask[: 30 * k, : 30 * k].any()
+
+
+def test_fluorescence_is_refused() -> None:
+    """A dark-field slide taken for brightfield would be one large piece of tissue."""
+    pixels = np.full((200, 200, 3), (6, 2, 2), np.uint8)
+    pixels[40:160, 40:160, 0] = np.random.default_rng(0).integers(10, 90, (120, 120))
+    with pytest.raises(NotBrightfield, match="not brightfield: dark background"):
+        find_tissue(ArraySlide(pixels, 8.0))
+
+
+def test_a_slide_that_says_so_is_refused() -> None:
+    """What the reader knows (16 bit, grey) must stop the run here too."""
+    with pytest.raises(NotBrightfield, match="16 bits a channel"):
+        find_tissue(ArraySlide(glass(50, 50), 8.0, not_brightfield="16 bits a channel"))
+
+
+def test_black_margins_around_a_bright_slide_are_brightfield() -> None:
+    """Areas never scanned are black in some files; the slide between them is still H&E."""
+    pixels = np.zeros((200, 300, 3), np.uint8)
+    pixels[:, 60:200] = glass(200, 140)
+    paint(pixels, slice(50, 150), slice(80, 180), STAINS["H&E"])
+    mask = mask_of(pixels)
+    assert mask[55:145, 85:175].mean() > 0.97
+    assert not mask[:, :50].any()
+    assert not mask[:, 210:].any()
+
+
+def test_tissue_up_to_every_edge() -> None:
+    """A crop without any glass has no white point to measure; all of it is tissue."""
+    pixels = glass(160, 160)
+    paint(pixels, slice(None), slice(None), (205, 130, 180), texture=20)
+    assert mask_of(pixels).mean() > 0.99
+
+
+def test_unreadable_is_no_tissue() -> None:
+    """A damaged or unscanned place shown as tissue would break promise R1."""
+    pixels = glass(160, 160)
+    paint(pixels, slice(20, 140), slice(20, 140), STAINS["H&E"])
+    slide = ArraySlide(pixels, 8.0, unreadable=((40, 40, 30, 30),), sparse=((90, 90, 30, 30),))
+    mask = find_tissue(slide).mask
+    assert not mask[40:70, 40:70].any()
+    assert not mask[90:120, 90:120].any()
+    assert mask[25:35, 25:135].all()
+
+
+@pytest.mark.parametrize(("mpp", "factors"), [(1.0, (1, 4, 16)), (0.47, (1, 4, 8)), (2.3, (1,)), (3.0, (1, 2))])
+def test_overview_is_the_mean_of_what_it_covers(
+    mpp: float, factors: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mask shifted against the slide would put tiles beside the tissue; strips must not show."""
+    rows, columns = np.mgrid[:530, :610]
+    pixels = np.stack([rows * 255 / 530, columns * 255 / 610, 0 * rows], -1).astype(np.uint8)
+    slide = ArraySlide(pixels, mpp, factors)
+    whole, valid = overview(slide, 8.0)  # type: ignore[arg-type]
+    scale = 8 / mpp
+    assert whole.shape[:2] == (int(np.ceil(530 / scale)), int(np.ceil(610 / scale)))
+    assert valid[:-1, :-1].all()
+    centres = (np.arange(whole.shape[0] - 1) + 0.5) * scale * 255 / 530
+    # Half a pixel of the coarsest level is the most that levels of odd sizes can be off.
+    slack = 1.0 + max(factors) * 255 / 530
+    assert np.abs(whole[:-1, 0, 0] - centres).max() <= slack
+    centres = (np.arange(whole.shape[1] - 1) + 0.5) * scale * 255 / 610
+    assert np.abs(whole[0, :-1, 1] - centres).max() <= slack
+    monkeypatch.setattr(module, "STRIP_PX", 3000)
+    again, valid_again = overview(slide, 8.0)  # type: ignore[arg-type]
+    assert np.array_equal(again, whole)
+    assert np.array_equal(valid_again, valid)
+    assert max(w * h for _, _, _, w, h in slide.reads[1:]) < 6000
+
+
+def test_a_slide_coarser_than_the_mask_keeps_its_pixels() -> None:
+    """Overviews at 20 um/px exist; they are judged as they are, not enlarged."""
+    pixels = glass(100, 100)
+    paint(pixels, slice(30, 70), slice(30, 70), STAINS["H&E"])
+    tissue = find_tissue(ArraySlide(pixels, 16.0))  # type: ignore[arg-type]
+    assert tissue.mpp == 16.0
+    assert tissue.mask.shape == (100, 100)
+    assert tissue.area_mm2 == pytest.approx(40 * 40 * 256e-6, rel=0.25)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2), (7, 7)])
+def test_tiny_slides(size: tuple[int, int]) -> None:
+    """A thumbnail of a few pixels must give an answer, not a traceback."""
+    assert mask_of(glass(*size)).shape == size
+
+
+def test_pieces_are_numbered_by_size() -> None:
+    """The first piece is the largest, so that numbers mean the same after an edit."""
+    mask = np.zeros((30, 30), bool)
+    mask[2:5, 2:5] = mask[10:20, 10:20] = mask[25:27, 3:9] = True
+    tissue = tissue_from_mask(mask, 8.0)
+    assert [int((tissue.components == i).sum()) for i in (1, 2, 3)] == [100, 12, 9]
+    assert tissue.components.max() == 3
+    assert (tissue.components > 0).tolist() == mask.tolist()
+    assert tissue_from_mask(np.zeros((4, 4), bool), 8.0).components.max() == 0
+
+
+def test_all_unreadable_is_empty() -> None:
+    """A slide of which nothing can be read has no tissue and no glass to measure."""
+    assert not segment(np.full((20, 20, 3), 255, np.uint8), np.zeros((20, 20), bool), 8.0).any()
