@@ -123,11 +123,8 @@ def head_parts(head: Head, kind: str) -> tuple[dict[str, Any], dict[str, NDArray
 
 def _check_classes(bundle: Bundle, stored: NDArray[Any] | None) -> tuple[str, ...]:
     classes = tuple(bundle.classes)
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise BundleMismatch(f"its classes are {classes}: two different ones are needed at least", file=bundle.folder)
-    positive = bundle.task.get("positive")
-    if positive is not None and positive not in classes:
-        raise BundleMismatch(f"its positive class {positive!r} is none of {classes}", file=bundle.folder)
+    if len(classes) < 2:
+        raise BundleMismatch(f"its classes are {classes}: two are needed at least", file=bundle.folder)
     if stored is None:
         raise BundleMismatch(
             f"its weights lack the tensor {CLASS_NAMES}, which says the order of the classes", file=bundle.folder

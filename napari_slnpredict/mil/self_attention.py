@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ class SelfAttention(Aggregator):
         """Judge any number of tiles exactly, with progress after every chunk of queries."""
         x = yield from self._embed_all(tiles)
         meter, due = Meter(len(self.layers) * len(x)), Throttle()
-        for layer in self.layers:
+        for layer in cast("list[Layer]", list(self.layers)):
             for rows in layer.renew(x):
                 meter.done += rows
                 if due():
@@ -135,7 +135,7 @@ class Positions(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.project = nn.Linear(CODE, width, bias=False)
-        self.scale = nn.Parameter(torch.zeros(()))
+        self.scale = nn.Parameter(torch.zeros(1))
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return (n, width) of sinusoids (n, 64)."""

@@ -149,6 +149,8 @@ def judge(head: Head, bag: Bag, *, cancelled: Callable[[], bool] = lambda: False
             f"exact self-attention over {len(tiles):,} tiles takes minutes without a GPU; it can be stopped at any time"
         )
     found = yield from _weigh_anywhere(head, tiles, cancelled)
+    if not np.isfinite(found.logits).all():
+        raise DataError("the model's answer is not a number", file=bag.grid.slide_id, do="embed the slide again")
     n, form = len(bag.features), found.closed_form
     return Verdict(
         logits=found.logits,
