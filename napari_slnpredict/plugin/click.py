@@ -1,0 +1,162 @@
+"""Click to predict: a mouse mode with a crosshair, and the outline of the tile that was asked about."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .layers import AXES, ROLE_KEY, add_quietly, assert_gui_thread
+
+if TYPE_CHECKING:
+    from napari_slnpredict.slide.grid import TileGrid
+
+OUTLINE = "clicked tile"
+#: Widths on the screen, px: a dark line with a light one inside shows on any tissue.
+DARK_PX, LIGHT_PX = 2.0, 2.0
+DARK, LIGHT = (0.05, 0.05, 0.05, 1.0), (1.0, 1.0, 0.35, 1.0)
+#: A press that moves less than this many screen px is a click.
+STILL_PX = 4.0
+
+
+class ClickMode:
+    """Turns clicks on the canvas into places on the slide while it is on.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Held weakly.
+    on_click : callable
+        Given x and y of the click, um in napari's world.
+    """
+
+    def __init__(self, viewer: Any, on_click: Callable[[float, float], None]) -> None:
+        self._viewer = weakref.ref(viewer)
+        self._on_click = on_click
+        self._on = False
+        viewer.mouse_drag_callbacks.append(self._pressed)
+        # Selecting another layer sets that layer's cursor: the crosshair comes back.
+        viewer.cursor.events.style.connect(self._keep_crosshair)
+
+    @property
+    def on(self) -> bool:
+        """Whether clicks ask."""
+        return self._on
+
+    def switch(self, on: bool) -> None:
+        """Turn the mode on or off."""
+        self._on = on
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.cursor.style = "crosshair" if on else "standard"
+
+    def _keep_crosshair(self, event: Any) -> None:
+        viewer = self._viewer()
+        active = viewer.layers.selection.active if viewer is not None else None
+        # A brush keeps its own cursor: painting tissue is another mode.
+        if self._on and viewer is not None and event.value == "standard" and _is_panning(active):
+            viewer.cursor.style = "crosshair"
+
+    def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
+        if not self._on or event.button != 1 or getattr(event, "modifiers", ()):
+            return
+        if not _is_panning(viewer.layers.selection.active):
+            return
+        start = np.asarray(event.pos, float)
+        yield
+        moved = False
+        while event.type == "mouse_move":
+            moved = moved or float(np.abs(np.asarray(event.pos, float) - start).max()) > STILL_PX
+            yield
+        if not moved and event.type == "mouse_release":
+            y, x = event.position[-2:]
+            self._on_click(float(x), float(y))
+
+
+def _is_panning(layer: Any) -> bool:
+    return layer is None or str(layer.mode) == "pan_zoom"
+
+
+class Outline:
+    """A square round one tile whose lines keep their width on the screen at every zoom.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Held weakly.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = weakref.ref(viewer)
+        self._tile: tuple[float, float, float, float] | None = None  # left, top, side (world), um per level-0 px
+        viewer.scene.camera.events.zoom.connect(self._rescale)
+
+    @property
+    def layer(self) -> Any:
+        """The Shapes layer, or None."""
+        viewer = self._viewer()
+        found = (layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == OUTLINE) if viewer else iter(())
+        return next(found, None)
+
+    def show(self, grid: TileGrid, tile: int) -> None:
+        """Outline a tile."""
+        mpp = grid.slide_mpp
+        x, y = grid.locations[tile]
+        self._tile = ((x - 0.5) * mpp, (y - 0.5) * mpp, grid.size_level0 * mpp, mpp)
+        self._draw()
+
+    def hide(self) -> None:
+        """Outline nothing."""
+        assert_gui_thread()
+        self._tile = None
+        viewer, layer = self._viewer(), self.layer
+        if viewer is not None and layer is not None:
+            viewer.layers.remove(layer)
+
+    def _draw(self) -> None:
+        assert_gui_thread()
+        viewer = self._viewer()
+        if viewer is None or self._tile is None:
+            return
+        dark, light, px = self._squares(viewer.scene.camera.zoom)
+        layer = self.layer
+        if layer is not None:
+            layer.data = [dark, light]
+            layer.edge_width = [DARK_PX * px, LIGHT_PX * px]
+            layer.edge_color = [DARK, LIGHT]
+            return
+        add_quietly(
+            viewer,
+            "add_shapes",
+            [dark, light],
+            shape_type=["rectangle", "rectangle"],
+            edge_width=[DARK_PX * px, LIGHT_PX * px],
+            edge_color=[DARK, LIGHT],
+            face_color="transparent",
+            name=OUTLINE,
+            units=("um", "um"),
+            axis_labels=AXES,
+            opacity=1.0,
+            metadata={ROLE_KEY: OUTLINE},
+        )
+
+    def _squares(self, zoom: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        """Return the dark and the light square, (4, 2) float64, world y x, and the um of a screen px."""
+        assert self._tile is not None
+        left, top, side, _ = self._tile
+        px = 1.0 / zoom
+        unit = np.asarray([[0, 0], [0, 1], [1, 1], [1, 0]], float)
+        corner = np.asarray([top, left])
+
+        def square(outwards: float) -> NDArray[np.float64]:
+            return np.asarray(corner - outwards + unit * (side + 2 * outwards), np.float64)
+
+        # The light line runs just outside the tile, the dark one just outside the light one: the tile stays free.
+        return square((LIGHT_PX + DARK_PX / 2) * px), square(LIGHT_PX / 2 * px), px
+
+    def _rescale(self, event: object = None) -> None:
+        if self._tile is not None and self.layer is not None:
+            self._draw()

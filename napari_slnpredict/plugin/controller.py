@@ -1,0 +1,403 @@
+"""The state of one viewer. Docks are views of it: closing a dock hides it, closing the window ends everything.
+
+The controller is a child of the window. It holds the viewer weakly, owns the slides, the run, the maps and the answers,
+and is the only place where they meet.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_slnpredict.events import Partial
+
+from . import keys, measure, words
+from .asks import Asks
+from .click import ClickMode
+from .edits import TissueEdit
+from .jobs import Answered, save_edit_job, save_job, tissue_job
+from .layers import ROLE_KEY, add_tissue, assert_gui_thread
+from .maps import MAP_LAYERS, Maps
+from .overview import Overview
+from .preferences import viewer_options, wish
+from .runs import Runs
+from .slides import Slides
+from .view import Camera, prepare_canvas
+from .worker import Outcome, Worker
+
+NAME = "slnpredict-controller"
+#: A tissue edit is kept this long after its last stroke, ms (reliability R14: within 5 s).
+KEEP_EDIT_MS = 2000
+#: The slide comes first: torch's import starts this long after the window's first work, ms.
+DEVICE_AFTER_MS = 1500
+_log = logging.getLogger(__name__)
+
+
+def unwrap(viewer: Any) -> Any:
+    """Return the viewer behind napari's plugin proxy: keys and weak references need the real one."""
+    return getattr(viewer, "__wrapped__", viewer)
+
+
+def find_controller(viewer: Any) -> Controller | None:
+    """Return a viewer's controller, or None."""
+    window = getattr(unwrap(viewer).window, "_qt_window", None)
+    return None if window is None else window.findChild(Controller, NAME)
+
+
+def controller_for(viewer: Any) -> Controller:
+    """Return a viewer's controller, made when there is none."""
+    assert_gui_thread()
+    return find_controller(viewer) or Controller(unwrap(viewer))
+
+
+class Controller(QObject):
+    """One per viewer; see the module.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Not a proxy; its window becomes the parent.
+    """
+
+    problem_changed = Signal()
+    click_mode_changed = Signal()
+    answer_changed = Signal()
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__(viewer.window._qt_window)
+        self.setObjectName(NAME)
+        self._viewer = weakref.ref(viewer)
+        self.problem: words.Problem | None = None
+        self.note = ""
+        self.answered: Answered | None = None
+        self.given_mpp: float | None = None
+        self._edited = False
+        self._other_workers: dict[str, Worker] = {}
+        self.camera = Camera(viewer)
+        self.maps = Maps(viewer, self)
+        self.asks = Asks(viewer, self)
+        self.click_mode = ClickMode(viewer, self.ask_at)
+        self.overview = Overview(viewer, self.camera)
+        self.runs = Runs(self, self._note_task)
+        self.slides = Slides(viewer, self)
+        self._keep_edit = QTimer(self, singleShot=True, interval=KEEP_EDIT_MS)
+        self._keep_edit.timeout.connect(self._save_edit)
+        self._connect()
+        keys.bind(viewer, find_controller)
+        if self.slides.current is not None:
+            self._slide_changed()
+        self.runs.look_for_models(viewer_options())
+        # The device is named after the slide is on the screen: finding it imports torch.
+        self._device_timer = QTimer(self, singleShot=True, interval=DEVICE_AFTER_MS)
+        self._device_timer.timeout.connect(self._look_for_device)
+        self._device_timer.start()
+
+    def _connect(self) -> None:
+        self.slides.changed.connect(self._slide_changed)
+        self.slides.failed.connect(self.show_problem)
+        self.runs.failed.connect(self.show_problem)
+        self.runs.partial.connect(self._partial)
+        self.runs.answered.connect(self._answered)
+
+    def _look_for_device(self) -> None:
+        if self.slides.opening is not None:
+            self._device_timer.start()
+        elif self.runs.device is None and self.viewer is not None:
+            self.runs.look_for_device(str(viewer_options().get("device", "auto")))
+
+    @property
+    def viewer(self) -> Any:
+        """The napari viewer; None while the window is going."""
+        return self._viewer()
+
+    # -- slides ------------------------------------------------------------------------------------------------------
+
+    def open(self, path: Path | str, mpp: float | None = None) -> None:
+        """Open a slide in the background; the dock says so."""
+        self.show_problem(None)
+        self.given_mpp = mpp
+        self.slides.open(Path(path), viewer_options(), mpp)
+
+    def give_mpp(self, mpp: float) -> None:
+        """Open the present slide again with a pixel size the user knows."""
+        shown = self.slides.current
+        if shown is not None:
+            self.open(shown.slide.path, mpp)
+
+    def _slide_changed(self) -> None:
+        """Another slide, or none: everything about the old one goes."""
+        self.runs.abandon()
+        self._keep_now()
+        self.answered, self._edited, self.note = None, False, ""
+        self.runs.line = ""
+        self.asks.clear()
+        self.maps.clear()
+        self._remove("tissue")
+        shown, viewer = self.slides.current, self.viewer
+        if viewer is None:
+            return
+        if shown is None:
+            self.camera.set_mpp(None)
+            self.overview.show(None)
+        else:
+            prepare_canvas(viewer, shown.opened.paper if wish("view", "paper_background", True) else (1.0, 1.0, 1.0))
+            self.camera.set_mpp(shown.slide.mpp)
+            self.overview.show(shown.opened.overview, shown.slide.dimensions)
+            self.camera.fit()
+            viewer.title = f"{shown.slide.slide_id} · SLN Predict"
+            edit = shown.opened.tissue_edit
+            if edit is not None:
+                self._show_tissue(edit.pixels, edit.mpp)
+                self._edited = True
+                self.note = "Your tissue edit of an earlier session is used."
+        self.answer_changed.emit()
+        self.problem_changed.emit()
+
+    # -- the run -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Predict the present slide."""
+        shown = self.slides.current
+        if shown is None or self.runs.running:
+            return
+        self.show_problem(None)
+        self.note = ""
+        self.answered = None
+        self.asks.clear()
+        self.answer_changed.emit()
+        self.runs.start(shown, viewer_options(), self.camera.first, self._edit())
+
+    def cancel(self) -> None:
+        """Stop the run after the tiles in hand."""
+        self.runs.stop()
+
+    def _partial(self, event: Partial) -> None:
+        if event.kind == "tissue":
+            if self._layer("tissue") is None:
+                self._show_tissue(event.data.mask, event.data.mpp)
+        elif event.kind == "grid":
+            self.maps.begin(event.data)
+        elif event.kind == "attention":
+            self.maps.grow(event.data)
+
+    def _answered(self, answered: Answered) -> None:
+        self.answered = answered
+        shown = self.slides.current
+        if answered.prediction.verdict is not None:
+            self.maps.finish(answered.prediction, self.scales()[0] if self.scales() else "share")
+        if shown is not None:
+            self.asks.tell_strip(shown, answered)
+        self.answer_changed.emit()
+
+    def scales(self) -> list[str]:
+        """Return the scales the finished prediction can be shown on, the default first."""
+        verdict = self.answered.prediction.verdict if self.answered is not None else None
+        if verdict is None:
+            return []
+        found = ["share", "attention", "rank"] if verdict.attention is not None else []
+        return found + ([f"evidence:{name}" for name in verdict.classes] if verdict.evidence is not None else [])
+
+    def _note_task(self, description: str, stop: Callable[[], bool]) -> Callable[[str], None]:
+        """Tell napari's close dialog that a run is on; napari 0.9 keeps this list on the window."""
+        from napari.utils.task_status import Status
+
+        viewer = self.viewer
+        window = getattr(viewer, "window", None)
+        register = getattr(window, "_register_task_status", None)
+        if register is None:
+            return lambda state: None
+        number = register("SLN Predict", Status.BUSY, description, cancel_callback=stop)
+        weak = weakref.ref(window)
+
+        def take_back(state: str) -> None:
+            alive = weak()
+            if alive is not None:
+                alive._update_task_status(number, getattr(Status, state), description)
+
+        return take_back
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    def switch_click(self, on: bool) -> None:
+        """Click-to-predict on or off."""
+        self.click_mode.switch(on)
+        self.click_mode_changed.emit()
+
+    def ask_at(self, x_um: float, y_um: float) -> None:
+        """Explain a place of napari's world (whose 0 is the middle of the first pixel)."""
+        shown = self.slides.current
+        if shown is None or not shown.slide.mpp:
+            return
+        half = shown.slide.mpp / 2
+        shares = self.maps.values if self.answered is None else None
+        self.asks.ask(shown, (x_um + half, y_um + half), self.maps.grid, self.answered, shares)
+
+    def jump_to(self, tile: int) -> None:
+        """Show a tile and explain it."""
+        grid, shown = self.maps.grid, self.slides.current
+        if grid is None or shown is None:
+            return
+        x, y = grid.locations[tile] + grid.size_level0 / 2
+        self.camera.go_to(float(x), float(y), least_magnification=10)
+        self.asks.ask(
+            shown, (x * grid.slide_mpp, y * grid.slide_mpp), grid, self.answered, self.maps.values
+        )  # fmt: skip
+
+    def step_tile(self, step: int) -> None:
+        """Show the next (+1) or previous (-1) tile by the map's values."""
+        tile = self.asks.next_tile(self.maps.values, step)
+        if tile is not None:
+            self.jump_to(tile)
+
+    # -- layers ------------------------------------------------------------------------------------------------------
+
+    def show_overlays(self, visible: bool | None) -> None:
+        """Show or hide everything of ours that lies on the slide; None: the other way round."""
+        state = self.maps.state
+        current = [layer for layer in self._ours() if layer.visible]
+        if visible is None:
+            visible = not current
+        if not visible:
+            self._hidden = current
+            for layer in current:
+                layer.visible = False
+        else:
+            wanted = getattr(self, "_hidden", []) or [
+                layer
+                for layer in self._ours()
+                if layer.metadata[ROLE_KEY] != ("attention" if state.two_sided else "evidence")
+            ]
+            for layer in wanted:
+                layer.visible = True
+            self._hidden = []
+
+    def measure(self) -> None:
+        """Draw lines with their length."""
+        if self.viewer is not None:
+            measure.start_measuring(self.viewer)
+
+    def edit_tissue(self) -> None:
+        """Give the user a brush on the tissue layer; found first when there is none."""
+        layer, shown = self._layer("tissue"), self.slides.current
+        if layer is not None:
+            self.viewer.layers.selection = {layer}
+            layer.visible = True
+            layer.mode = "paint"
+        elif shown is not None and not self.runs.running:
+            slide = shown.slide
+            self._beside("tissue", shown, lambda: tissue_job(slide), self._tissue_found)
+
+    def _tissue_found(self, outcome: Outcome) -> None:
+        if outcome.state == "done":
+            self._show_tissue(outcome.result.mask, outcome.result.mpp)
+            self.edit_tissue()
+        elif outcome.error is not None:
+            self.show_problem(words.problem_of(outcome.error, outcome.details))
+
+    def _show_tissue(self, mask: Any, mask_mpp: float) -> None:
+        shown = self.slides.current
+        if shown is None or not shown.slide.mpp:
+            return
+        layer = add_tissue(self.viewer, mask, mask_mpp, shown.slide.mpp)
+        layer.metadata["mpp"] = mask_mpp
+        for event in (layer.events.paint, layer.events.labels_update):
+            event.connect(self._tissue_edited)
+
+    def _tissue_edited(self, event: object = None) -> None:
+        self._edited = True
+        self._keep_edit.start()
+        if self.answered is not None and not self.note:
+            self.note = "The tissue was edited: Run uses it."
+            self.problem_changed.emit()
+
+    def _edit(self) -> TissueEdit | None:
+        layer = self._layer("tissue")
+        if layer is None or not self._edited:
+            return None
+        return TissueEdit(np.asarray(layer.data) > 0, float(layer.metadata["mpp"]))
+
+    def _keep_now(self) -> None:
+        if self._keep_edit.isActive():
+            self._keep_edit.stop()
+            self._save_edit()
+
+    def _save_edit(self) -> None:
+        edit, shown = self._edit(), self.slides.current
+        if edit is None or shown is None:
+            return
+        options, slide = viewer_options(), shown.slide
+        self._beside("edit", shown, lambda: save_edit_job(options, slide.content_id, edit), self._edit_saved)
+
+    def _edit_saved(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self.show_problem(words.problem_of(outcome.error, outcome.details))
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    def save_report(self, folder: Path) -> None:
+        """Write all files of the prediction to a folder, in the background."""
+        shown, answered = self.slides.current, self.answered
+        if shown is None or answered is None:
+            return
+        slide = shown.slide
+        self.say(f"Writing the report to {folder.name}…")
+        self._beside("save", shown, lambda: save_job(slide, answered.prediction, folder), self._saved)
+
+    def _saved(self, outcome: Outcome) -> None:
+        if outcome.state == "done":
+            self.say(f"Saved: {outcome.result}")
+        elif outcome.error is not None:
+            self.say("")
+            self.show_problem(words.problem_of(outcome.error, outcome.details))
+
+    def command(self) -> str:
+        """Return the command that does what the dock does."""
+        shown = self.slides.current
+        if shown is None:
+            return ""
+        wanted = viewer_options().get("device", "auto")
+        return words.command_line(
+            Path(shown.slide.path), self.runs.model, device=wanted, mpp=self.given_mpp, out=None
+        )  # fmt: skip
+
+    def say(self, note: str) -> None:
+        """Show a line that is no error."""
+        self.note = note
+        self.problem_changed.emit()
+
+    def show_problem(self, problem: words.Problem | None) -> None:
+        """Show an error in the dock, or take it away."""
+        self.problem = problem
+        if problem is not None:
+            _log.info("%s: %s", problem.title, problem.text)
+        self.problem_changed.emit()
+
+    # -- small things ------------------------------------------------------------------------------------------------
+
+    def _beside(self, name: str, shown: Any, make_job: Callable[[], Any], take: Callable[[Outcome], None]) -> None:
+        release = shown.keeper.hold()
+        if release is None:
+            return
+        worker = Worker(make_job, self, name=name, at_end=release)
+        self._other_workers[name] = worker
+        worker.ended.connect(take)
+        worker.start()
+
+    def _ours(self) -> list[Any]:
+        viewer = self.viewer
+        ours = (*MAP_LAYERS, "tissue", "clicked tile")
+        return [] if viewer is None else [x for x in viewer.layers if x.metadata.get(ROLE_KEY) in ours]
+
+    def _layer(self, role: str) -> Any:
+        return next((layer for layer in self._ours() if layer.metadata[ROLE_KEY] == role), None)
+
+    def _remove(self, role: str) -> None:
+        layer = self._layer(role)
+        if layer is not None:
+            self.viewer.layers.remove(layer)

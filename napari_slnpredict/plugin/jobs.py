@@ -1,0 +1,238 @@
+"""What runs beside the window: each function is a job (`events.Job`) for a `worker.Worker`.
+
+They read files and import the heavy libraries; nothing here may touch napari or Qt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slnpredict.errors import SlnPredictError
+from napari_slnpredict.events import Job, Stage
+from napari_slnpredict.settings import load_settings
+
+from . import edits
+from .layers import display_levels, paper_colour
+
+if TYPE_CHECKING:
+    from napari_slnpredict.pipeline import ClickAnswer, Prediction
+    from napari_slnpredict.slide.grid import TileGrid
+
+#: What the viewer's Preferences page adds to the core's settings (`settings.load_settings`).
+Options = dict[str, Any]
+#: Side of the overview inset's picture, px.
+OVERVIEW_PX = 220
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A slide ready to be shown.
+
+    Attributes
+    ----------
+    slide : Slide
+    levels : list of arrays, (h, w, 3) uint8
+    overview : (h, w, 3) uint8
+    paper : (float, float, float)
+        Colour of its empty glass, 0 to 1.
+    tissue_edit : (h, w) bool or None
+        The user's tissue mask of an earlier session.
+    """
+
+    slide: Any
+    levels: list[Any] = field(repr=False)
+    overview: NDArray[np.uint8] = field(repr=False)
+    paper: tuple[float, float, float]
+    tissue_edit: edits.TissueEdit | None = None
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model the user can choose.
+
+    Attributes
+    ----------
+    name : str
+        What `find_bundle` understands.
+    label : str
+    card : str
+        Markdown.
+    notice : str
+    problem : str
+        Why it cannot be used; empty when it can.
+    """
+
+    name: str
+    label: str
+    card: str = field(default="", repr=False)
+    notice: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A finished run: the prediction and the loaded head, which clicks need."""
+
+    prediction: Prediction
+    head: Any
+
+
+def open_job(path: Path, mpp: float | None, options: Options) -> Job[Opened]:
+    """Open a slide and read what the first frame needs."""
+    yield Stage("open", f"Opening {path.name}")
+    from napari_slnpredict.slide.slide import open_slide
+
+    slide = open_slide(path, mpp=mpp)
+    try:
+        return opened(slide, options)
+    except BaseException:
+        slide.close()
+        raise
+
+
+def opened(slide: Any, options: Options) -> Opened:
+    """Read what an open slide's first frame needs."""
+    levels = display_levels(slide)
+    overview = slide.thumbnail(OVERVIEW_PX)
+    edit = edits.load(load_settings(**options).cache_dir, slide.content_id) if slide.mpp else None
+    return Opened(slide, levels, overview, paper_colour(overview), edit)
+
+
+def discard_opened(result: Opened) -> None:
+    """Close a slide nobody took."""
+    result.slide.close()
+
+
+def models_job(options: Options) -> Job[list[ModelChoice]]:
+    """List the models that can be chosen, shipped ones first."""
+    yield Stage("models", "Looking for models")
+    from napari_slnpredict.bundles.bundle import list_bundles
+
+    return [choice for entry in list_bundles(load_settings(**options)) if (choice := model_choice(entry)) is not None]
+
+
+def model_choice(entry: Any) -> ModelChoice | None:
+    """Return a bundle as a choice; None for bundles that answer no question (encoders)."""
+    if getattr(entry, "kind", "mil") != "mil":
+        return None
+    problem = str(getattr(entry, "problem", "") or "")
+    name = str(entry.name)
+    notice = str(getattr(entry, "notice", "") or "")
+    demonstration = " (demonstration)" if "demonstration" in notice.lower() else ""
+    label = f"{name}{demonstration}" + (" (cannot be used)" if problem else "")
+    return ModelChoice(name, label, str(getattr(entry, "card", "") or ""), notice, problem)
+
+
+def folder_model_job(folder: Path) -> Job[ModelChoice]:
+    """Check a folder the user chose."""
+    yield Stage("models", f"Checking {folder.name}")
+    from napari_slnpredict.bundles.bundle import load_bundle
+
+    bundle = load_bundle(folder)
+    choice = model_choice(bundle)
+    if choice is None:
+        raise SlnPredictError("this model answers no question about slides", file=folder, do="choose a MIL model")
+    return ModelChoice(str(folder), f"{choice.label} · {folder.name}", choice.card, choice.notice)
+
+
+def device_job(wanted: str) -> Job[Any]:
+    """Choose a device; the first call imports torch, so that Run need not."""
+    yield Stage("device", "Looking for a device")
+    from napari_slnpredict.encode.engines import choose_device
+
+    return choose_device(wanted)
+
+
+def predict_job(
+    slide: Any, model: str, head: Any, options: Options, order: Callable[..., Any], mask: Any, device: Any = None
+) -> Job[Answered]:
+    """Predict a slide with a model given by name; `head` saves loading it again."""
+    from napari_slnpredict.bundles.bundle import find_bundle
+    from napari_slnpredict.mil.verdict import load_head
+    from napari_slnpredict.pipeline import predict_slide
+
+    yield Stage("model", "Loading the model")
+    settings = load_settings(**options)
+    bundle = find_bundle(model, settings)
+    if head is None or head.bundle.digest != bundle.digest:
+        head = load_head(bundle)
+    tissue = None
+    if mask is not None:
+        from napari_slnpredict.slide.tissue import tissue_from_mask
+
+        tissue = tissue_from_mask(mask.pixels, mask.mpp)
+    prediction = yield from predict_slide(
+        slide, head, settings=settings, tissue=tissue, order=order, device=device
+    )  # fmt: skip
+    return Answered(prediction, head)
+
+
+def tissue_job(slide: Any) -> Job[Any]:
+    """Find the tissue, for a user who wants to edit it before the first run."""
+    yield Stage("tissue", "Finding tissue")
+    from napari_slnpredict.pipeline import check_slide
+    from napari_slnpredict.slide.tissue import find_tissue
+
+    check_slide(slide)
+    return find_tissue(slide)
+
+
+def click_job(slide: Any, head: Any, prediction: Prediction, point_um: tuple[float, float]) -> Job[ClickAnswer]:
+    """Explain a place of a finished prediction."""
+    yield Stage("click", "Looking here")
+    from napari_slnpredict.pipeline import answer_click
+
+    return answer_click(slide, head, prediction, point_um)
+
+
+def early_click_job(
+    slide: Any, grid: TileGrid, shares: NDArray[np.float32] | None, point_um: tuple[float, float]
+) -> Job[ClickAnswer]:
+    """Say what is known about a place while a run goes on (or was stopped)."""
+    yield Stage("click", "Looking here")
+    from napari_slnpredict.pipeline import ClickAnswer
+    from napari_slnpredict.slide.blocks import read_tile
+    from napari_slnpredict.slide.grid import tile_at
+
+    x, y = point_um[0] / grid.slide_mpp, point_um[1] / grid.slide_mpp
+    tile = tile_at(grid, x, y) if len(grid) else None
+    if tile is None:
+        return ClickAnswer(reason="no tissue here")
+    place = (int(grid.locations[tile, 0]), int(grid.locations[tile, 1]))
+    picture = read_tile(slide, grid, tile)
+    share = float(shares[tile]) if shares is not None else float("nan")
+    if np.isnan(share):
+        return ClickAnswer(tile, place, picture, reason="not looked at yet")
+    return ClickAnswer(tile, place, picture, share=share, reason="so far")
+
+
+def pictures_job(slide: Any, grid: TileGrid, tiles: Sequence[int]) -> Job[dict[int, NDArray[np.uint8]]]:
+    """Read the pictures of a few tiles."""
+    yield Stage("pictures", "Reading tiles")
+    from napari_slnpredict.slide.blocks import read_tile
+
+    found: dict[int, NDArray[np.uint8]] = {}
+    for tile in tiles:
+        found[int(tile)] = read_tile(slide, grid, int(tile))
+        yield Stage("pictures", "Reading tiles")
+    return found
+
+
+def save_edit_job(options: Options, content_id: str, edit: edits.TissueEdit) -> Job[Path]:
+    """Keep the user's tissue edit beside, never over, the earlier ones."""
+    yield Stage("edit", "Keeping your tissue edit")
+    return edits.save(load_settings(**options).cache_dir, content_id, edit)
+
+
+def save_job(slide: Any, prediction: Prediction, folder: Path) -> Job[Path]:
+    """Write every file of a prediction to `folder`/<slide id>."""
+    yield Stage("save", "Writing the report")
+    from napari_slnpredict.export import write_all
+
+    return write_all(slide, prediction, folder)

@@ -1,0 +1,81 @@
+"""The viewer from the command line: window, slide, dock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .worker import wait_for_threads
+
+PLUGIN = "napari-slnpredict"
+DOCK = "SLN Predict"
+
+
+def open_viewer(
+    paths: Sequence[Path | str] = (),
+    model: str | None = None,
+    show: bool = True,
+    *,
+    mpp: float | None = None,
+    viewer: Any = None,
+) -> Any:
+    """Return a napari viewer with the dock open; the first slide opens in the background, the others wait in its list.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Slides.
+    model : str, optional
+        Name or folder of the model to choose.
+    show : bool
+        Whether the window is shown at once.
+    mpp : float, optional
+        um per level-0 px, for slides that do not say.
+    viewer : napari.Viewer, optional
+        A viewer that exists already.
+    """
+    import napari
+
+    from .controller import controller_for
+    from .view import prepare_canvas
+
+    if viewer is None:
+        viewer = napari.Viewer(title=DOCK, show=show, show_welcome_screen=not paths)
+    prepare_canvas(viewer)
+    controller = controller_for(viewer)
+    if model is not None:
+        controller.runs.choose_model(model)
+    add_dock(viewer)
+    slides = [Path(path) for path in paths]
+    controller.slides.choices.extend(path for path in slides if path not in controller.slides.choices)
+    if slides:
+        controller.open(slides[0], mpp)
+    return viewer
+
+
+def add_dock(viewer: Any) -> Any:
+    """Open the dock at the right, at its design width; returns the widget."""
+    from qtpy.QtCore import Qt
+
+    from .predict_dock import WIDTH, PredictDock
+
+    name = f"{DOCK} ({PLUGIN})"  # napari's own key for a dock from the menu: a second one must not open
+    there = viewer.window.dock_widgets.get(name)
+    if there is not None:
+        return there
+    widget = PredictDock(viewer)
+    dock = viewer.window.add_dock_widget(widget, name=name, area="right")
+    window = viewer.window._qt_window
+    window.resizeDocks([dock], [WIDTH], Qt.Orientation.Horizontal)
+    return widget
+
+
+def view(paths: Sequence[Path | str] = (), model: str | None = None, *, mpp: float | None = None) -> None:
+    """Open the viewer and stay until its window is closed."""
+    import napari
+
+    open_viewer(paths, model, mpp=mpp)
+    napari.run()
+    # What runs is told to stop and keeps what it has; the interpreter must not leave before it has.
+    wait_for_threads()

@@ -1,0 +1,197 @@
+"""Everything that becomes a napari layer, and the one function that places tile maps.
+
+Every layer carries ``units=("um", "um")``: a single layer in pixels among them would cost the scale bar its unit. Only
+the GUI thread may come here; napari itself does not notice an image added from another thread until it crashes.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slnpredict.colours import AMOUNT, SIDES, Stops, ramp
+from napari_slnpredict.slide.grid import TileGrid, TileMap
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+
+AXES = ("y", "x")
+#: Key of `Layer.metadata` under which a slide layer carries its `Slide`.
+SLIDE_KEY = "slnpredict"
+#: Key under which our other layers say what they are.
+ROLE_KEY = "slnpredict_role"
+#: Tissue outline: a green that eosin and haematoxylin leave free.
+TISSUE_COLOUR = (0.0, 0.52, 0.32, 1.0)
+
+
+def assert_gui_thread() -> None:
+    """Fail loudly where napari would crash later."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("layers may only be touched from the window's thread")
+
+
+def um_units(mpp: float | None) -> tuple[str, str]:
+    """Return the units of a layer's axes: pixels where the slide has no scale."""
+    return ("um", "um") if mpp else ("pixel", "pixel")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a small image lies in the world.
+
+    Attributes
+    ----------
+    scale, translate : (float, float)
+        Row and column; um (level-0 px where the slide has no scale).
+    """
+
+    scale: tuple[float, float]
+    translate: tuple[float, float]
+
+
+def place(grid: TileGrid) -> Placement:
+    """Return the placement of a map with one pixel per lattice cell.
+
+    World 0 is the centre of level-0 pixel (0, 0), so the lattice's first cell, which spans level-0 px
+    ``origin`` to ``origin + stride``, has its centre at ``origin + (stride - 1) / 2``.
+    """
+    pitch, mpp = grid.stride_level0, grid.slide_mpp
+    # With an overlap a tile is wider than its cell and both share the top-left corner: the cell is drawn at the middle.
+    overhang = (grid.size_level0 - pitch) / 2
+    x, y = (start + overhang + (pitch - 1) / 2 for start in grid.origin)
+    return Placement((pitch * mpp, pitch * mpp), (y * mpp, x * mpp))
+
+
+def place_mask(mask_mpp: float, slide_mpp: float) -> Placement:
+    """Return the placement of a mask whose pixel (0, 0) begins at the slide's corner."""
+    shift = (mask_mpp - slide_mpp) / 2
+    return Placement((mask_mpp, mask_mpp), (shift, shift))
+
+
+def slide_layer(slide: Any, levels: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Return data and arguments of the slide's image layer."""
+    mpp = slide.mpp or 1.0
+    return levels, {
+        "name": "slide",
+        "multiscale": True,
+        "rgb": True,
+        "contrast_limits": (0, 255),
+        "scale": (mpp, mpp),
+        "units": um_units(slide.mpp),
+        "axis_labels": AXES,
+        "cache": False,
+        "metadata": {SLIDE_KEY: slide},
+    }
+
+
+def display_levels(slide: Any) -> list[Any]:
+    """Return a slide's levels for the screen, the coarsest one in memory.
+
+    napari reads the whole coarsest level on the GUI thread, for the layer's thumbnail: here it is read beforehand.
+    """
+    levels = list(slide.levels())
+    height, width = levels[-1].shape[:2]
+    if height * width <= 4096 * 4096:
+        pixels, _ = slide.read_level(len(levels) - 1, 0, 0, width, height)
+        levels[-1] = np.ascontiguousarray(pixels)
+    return levels
+
+
+def paper_colour(thumbnail: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """Return the colour of the slide's own empty glass, 0 to 1: the commonest of its bright, grey pixels."""
+    pixels = thumbnail.reshape(-1, 3).astype(np.int16)
+    bright = pixels[(pixels.min(axis=1) > 200) & (np.ptp(pixels, axis=1) < 25)]
+    if len(bright) < 0.02 * len(pixels):
+        return (1.0, 1.0, 1.0)
+    red, green, blue = np.median(bright, axis=0) / 255.0
+    return (float(red), float(green), float(blue))
+
+
+def colormap(stops: Stops, name: str) -> Any:
+    """Return a napari colormap; what is not known is clear."""
+    from napari.utils import Colormap
+
+    return Colormap(ramp(stops), name=name, display_name=name, nan_color=(0, 0, 0, 0))
+
+
+def add_map(viewer: Any, name: str, grid: TileGrid, image: NDArray[np.float32], *, two_sided: bool = False) -> Image:
+    """Add a map layer, one pixel per lattice cell, drawn nearest: a tile is what the model saw."""
+    assert_gui_thread()
+    where = place(grid)
+    stops, ramp_name = (SIDES, "slnpredict-evidence") if two_sided else (AMOUNT, "slnpredict-amount")
+    return add_quietly(
+        viewer,
+        "add_image",
+        image,
+        name=name,
+        scale=where.scale,
+        translate=where.translate,
+        units=("um", "um"),
+        axis_labels=AXES,
+        colormap=colormap(stops, ramp_name),
+        contrast_limits=(-1.0, 1.0) if two_sided else (0.0, 1.0),
+        interpolation2d="nearest",
+        opacity=0.75,
+        blending="translucent_no_depth",
+        cache=False,
+        metadata={ROLE_KEY: name},
+    )
+
+
+def add_tissue(viewer: Any, mask: NDArray[np.bool_], mask_mpp: float, slide_mpp: float) -> Labels:
+    """Add the editable tissue layer: an outline at the mask's own resolution."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    assert_gui_thread()
+    where = place_mask(mask_mpp, slide_mpp)
+    layer: Labels = add_quietly(
+        viewer,
+        "add_labels",
+        mask.astype(np.uint8),
+        name="tissue",
+        scale=where.scale,
+        translate=where.translate,
+        units=("um", "um"),
+        axis_labels=AXES,
+        colormap=DirectLabelColormap(color_dict={0: "transparent", 1: TISSUE_COLOUR, None: TISSUE_COLOUR}),
+        opacity=0.8,
+        cache=False,
+        metadata={ROLE_KEY: "tissue"},
+    )
+    layer.contour = 1
+    layer.selected_label = 1
+    layer.brush_size = 20
+    return layer
+
+
+def add_quietly(viewer: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+    """Add a layer without taking the selection away from the layer the user works on, and without moving the camera."""
+    chosen = set(viewer.layers.selection)
+    layer = getattr(viewer, method)(*args, **kwargs)
+    if chosen:
+        viewer.layers.selection = {kept for kept in chosen if kept in viewer.layers}
+    return layer
+
+
+def is_slide(layer: Layer) -> bool:
+    """Whether a layer shows one of our slides."""
+    return SLIDE_KEY in getattr(layer, "metadata", {})
+
+
+def ink(tile_map: TileMap, *, two_sided: bool = False) -> tuple[float, float, float]:
+    """Return the range a map's colours span, and its highest value.
+
+    One tile in a hundred may exceed the range: a single tile that the model adores would leave the rest invisible.
+    """
+    values = tile_map.values[np.isfinite(tile_map.values)]
+    if not len(values):
+        return (-1.0, 1.0, 0.0) if two_sided else (0.0, 1.0, 0.0)
+    if two_sided:
+        reach = float(np.quantile(np.abs(values), 0.995)) or float(np.abs(values).max()) or 1.0
+        return -reach, reach, float(values.max())
+    top = float(np.quantile(values, 0.99)) or float(values.max()) or 1.0
+    return 0.0, top, float(values.max())

@@ -1,0 +1,204 @@
+"""The map layers: painted in place while a run goes on, rescaled and cut by a threshold afterwards."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_slnpredict.slide.grid import TileGrid, TileMap
+
+from .layers import ROLE_KEY, add_map, assert_gui_thread, ink
+
+if TYPE_CHECKING:
+    from napari_slnpredict.pipeline import Prediction
+
+#: Least time between two uploads of a growing map, ms.
+PAINT_MS = 100
+#: A growing map's range moves only when it is off by more than this: colours must not flicker.
+RANGE_SLACK = 1.25
+ATTENTION, EVIDENCE = "attention", "evidence"
+MAP_LAYERS = (ATTENTION, EVIDENCE)
+
+
+@dataclass(frozen=True)
+class MapState:
+    """What the map shows, for the dock.
+
+    Attributes
+    ----------
+    scale : str
+        ``share``, ``attention``, ``rank`` or ``evidence:<class>``.
+    low, high, top : float
+        Range of the colours and highest value, in `unit`.
+    threshold : float
+        Tiles below it (evidence: nearer to zero) are not painted.
+    area_mm2 : float
+        Tissue at or above the threshold.
+    tiles : int
+        Number of those tiles.
+    two_sided : bool
+    """
+
+    scale: str = "share"
+    unit: str = "× mean"
+    low: float = 0.0
+    high: float = 1.0
+    top: float = 0.0
+    threshold: float = 0.0
+    area_mm2: float = 0.0
+    tiles: int = 0
+    two_sided: bool = False
+
+
+class Maps(QObject):
+    """Owns the map layers of one viewer.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Held weakly.
+    parent : QObject
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: Any, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = weakref.ref(viewer)
+        self._grid: TileGrid | None = None
+        self._map: TileMap | None = None
+        self._prediction: Prediction | None = None
+        self.state = MapState()
+        self._painted_at = 0.0
+        self._timer = QTimer(self, singleShot=True)
+        self._timer.timeout.connect(self._paint)
+
+    @property
+    def grid(self) -> TileGrid | None:
+        """The grid of the present map."""
+        return self._grid
+
+    @property
+    def values(self) -> NDArray[np.float32] | None:
+        """The map's values, (n,) float32, NaN where nothing is known; None without a map."""
+        return None if self._map is None else self._map.values
+
+    def layer(self, name: str) -> Any:
+        """Return one of our map layers, or None."""
+        viewer = self._viewer()
+        if viewer is None:
+            return None
+        return next((layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == name), None)
+
+    def clear(self) -> None:
+        """Remove every map: another slide, or another grid."""
+        assert_gui_thread()
+        self._timer.stop()
+        self._grid = self._map = self._prediction = None
+        self.state = MapState()
+        viewer = self._viewer()
+        for name in MAP_LAYERS:
+            layer = self.layer(name)
+            if layer is not None and viewer is not None:
+                viewer.layers.remove(layer)
+        self.changed.emit()
+
+    def begin(self, grid: TileGrid) -> None:
+        """A run has laid its tiles: an empty map of them."""
+        self.clear()
+        self._grid = grid
+        if len(grid):
+            self._layer_for(two_sided=False)
+
+    def grow(self, tile_map: TileMap) -> None:
+        """Show what is known so far; at most one upload per `PAINT_MS`."""
+        if self._grid is None:
+            self.begin(tile_map.grid)
+        self._map = tile_map
+        low, high, top = ink(tile_map)
+        old = self.state.high
+        high = old if self._painted_at and old / RANGE_SLACK <= high <= old * RANGE_SLACK else high
+        self.state = replace(self.state, scale="share", unit=tile_map.unit, low=low, high=high, top=top)
+        self._paint_soon()
+
+    def finish(self, prediction: Prediction, scale: str) -> None:
+        """A run has ended: its final values."""
+        self._prediction, self._grid = prediction, prediction.grid
+        self.state = replace(self.state, threshold=0.0)
+        self.show_scale(scale)
+
+    def show_scale(self, scale: str) -> None:
+        """Show another quantity of the finished prediction."""
+        assert_gui_thread()
+        if self._prediction is None or not len(self._prediction.grid):
+            return
+        from napari_slnpredict.pipeline import scale_values
+
+        tile_map = scale_values(self._prediction, scale)
+        two_sided = scale.startswith("evidence")
+        low, high, top = (0.0, 1.0, 1.0) if scale == "rank" else ink(tile_map, two_sided=two_sided)
+        self._map = tile_map
+        self.state = MapState(scale, tile_map.unit, low, high, top, 0.0, two_sided=two_sided)
+        self._paint()
+
+    def set_threshold(self, value: float) -> None:
+        """Paint only tiles at or above a value (evidence: at least that far from zero)."""
+        self.state = replace(self.state, threshold=float(value))
+        self._paint()
+
+    def _paint_soon(self) -> None:
+        wait = PAINT_MS - (time.monotonic() - self._painted_at) * 1000
+        if wait <= 0:
+            self._paint()
+        elif not self._timer.isActive():
+            self._timer.start(int(wait) + 1)
+
+    def _paint(self) -> None:
+        """Write the values into the layer's own array and upload it once."""
+        assert_gui_thread()
+        if self._map is None or self._viewer() is None:
+            return
+        self._painted_at = time.monotonic()
+        shown = self._above(self._map.values)
+        self._count(shown)
+        layer = self._layer_for(two_sided=self.state.two_sided)
+        rows, columns = self._map.grid.cells.T
+        layer.data[rows, columns] = np.where(shown, self._map.values, np.nan)
+        limits = (self.state.low, self.state.high)
+        if tuple(layer.contrast_limits) != limits:
+            layer.contrast_limits_range = limits
+            layer.contrast_limits = limits
+        layer.refresh(thumbnail=False, highlight=False, extent=False)
+        self.changed.emit()
+
+    def _above(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
+        strength = np.abs(values) if self.state.two_sided else values
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.isfinite(values) & (strength >= self.state.threshold))
+
+    def _count(self, shown: NDArray[np.bool_]) -> None:
+        assert self._map is not None
+        grid = self._map.grid
+        # Cells do not overlap even where tiles do.
+        cell_mm2 = (grid.stride_level0 * grid.slide_mpp / 1000.0) ** 2
+        mm2 = float(np.minimum(grid.tissue[shown], 1.0).sum()) * cell_mm2
+        self.state = replace(self.state, area_mm2=mm2, tiles=int(shown.sum()))
+
+    def _layer_for(self, *, two_sided: bool) -> Any:
+        """Return the layer of the present quantity, made when it is not there; only it is visible."""
+        assert self._grid is not None
+        name, other = (EVIDENCE, ATTENTION) if two_sided else (ATTENTION, EVIDENCE)
+        layer, hidden = self.layer(name), self.layer(other)
+        if layer is None:
+            empty = np.full(self._grid.shape, np.nan, np.float32)
+            layer = add_map(self._viewer(), name, self._grid, empty, two_sided=two_sided)
+        if hidden is not None and hidden.visible:
+            hidden.visible = False
+            layer.visible = True
+        return layer

@@ -1,0 +1,167 @@
+"""The dock "SLN Predict": a view of the viewer's controller, nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QHBoxLayout,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from .answer_section import AnswerSection
+from .controller import Controller, controller_for
+from .here_section import HereSection
+from .map_section import MapSection
+from .start_section import ModelRows, ProblemRow, RunRows, SlideRows
+
+if TYPE_CHECKING:
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
+
+WIDTH = 320
+#: Blue with white letters is readable on both of napari's themes.
+STYLE = """
+QPushButton#slnRun { background: #0a66b0; color: white; font-weight: bold; padding: 7px; border-radius: 3px; }
+QPushButton#slnRun:hover { background: #0b78cf; }
+QPushButton#slnRun:focus { border: 2px solid #7fc4ff; }
+QPushButton#slnRun:disabled { background: QUIET_GROUND; color: QUIET; }
+QLabel[quiet="true"] { color: QUIET; }
+QWidget#slnProblem { border: 1px solid #c8641e; border-left: 5px solid #c8641e; border-radius: 3px; }
+QWidget#slnProblem QLabel { border: none; }
+"""
+
+
+class PredictDock(QScrollArea):
+    """What a pathologist needs beside the slide.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        napari fills this in by name.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.controller: Controller = controller_for(napari_viewer)
+        self.setObjectName("slnPredictDock")
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setMinimumWidth(WIDTH)
+        self.setAcceptDrops(True)
+        self.controller.viewer.events.theme.connect(self._restyle)
+        self._restyle()
+        page = QWidget()
+        layout = QVBoxLayout(page)
+        layout.setContentsMargins(10, 8, 10, 8)
+        layout.setSpacing(6)
+        self.slide = SlideRows(self.controller)
+        self.model = ModelRows(self.controller)
+        self.run = RunRows(self.controller)
+        self.problem = ProblemRow(self.controller)
+        self.answer = AnswerSection(self.controller)
+        self.map = MapSection(self.controller)
+        self.here = HereSection(self.controller)
+        self.ends = EndRow(self.controller)
+        sections = (
+            self.slide, self.model, self.run, self.problem, self.answer, self.map, self.here, self.ends,
+        )  # fmt: skip
+        for section in sections:
+            layout.addWidget(section)
+        layout.addStretch(1)
+        self.setWidget(page)
+        self.controller.asks.here_changed.connect(self._show_here)
+        self._shortcut("Escape", self.controller.cancel)
+        self._shortcut("Ctrl+Return", self.controller.run)
+
+    def _restyle(self, event: object = None) -> None:
+        """Take the faint colours from napari's theme."""
+        viewer = self.controller.viewer
+        if viewer is not None:
+            theme = get_theme(viewer.theme)
+            faint = blend(theme.text.as_rgb_tuple(), theme.background.as_rgb_tuple(), 0.75)
+            ground = blend(theme.foreground.as_rgb_tuple(), theme.background.as_rgb_tuple(), 0.7)
+            self.setStyleSheet(STYLE.replace("QUIET_GROUND", ground).replace("QUIET", faint))
+
+    def sizeHint(self) -> QSize:
+        """As wide as the design says."""
+        return QSize(WIDTH, 700)
+
+    def _shortcut(self, key: str, act: Any) -> None:
+        shortcut = QShortcut(QKeySequence(key), self)
+        shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        shortcut.activated.connect(act)
+
+    def _show_here(self) -> None:
+        """A click is answered where the user sees it."""
+        if self.here.isVisible():
+            page = self.widget()
+            page.layout().activate()
+            self.ensureWidgetVisible(self.here, 0, 8)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Files are welcome."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open what was dropped; the first file is shown, the others wait in the list."""
+        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+        if not paths:
+            return
+        event.acceptProposedAction()
+        for path in paths[1:]:
+            if path not in self.controller.slides.choices:
+                self.controller.slides.choices.append(path)
+        self.controller.open(paths[0])
+
+
+def blend(above: Sequence[float], below: Sequence[float], share: float) -> str:
+    """Return a colour between two (0 to 255) as a style sheet writes it."""
+    mixed = (round(share * a + (1 - share) * b) for a, b in zip(above[:3], below[:3], strict=True))
+    return "rgb({}, {}, {})".format(*mixed)
+
+
+class EndRow(QWidget):
+    """Save report, Copy as command."""
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self._controller = controller
+        self.save = QPushButton("Save report…")
+        self.save.setToolTip("Write the report, maps and tables to a folder")
+        self.save.clicked.connect(self._save)
+        self.copy = QPushButton("Copy as command")
+        self.copy.setToolTip("Copy the command that does the same without a window")
+        self.copy.clicked.connect(self._copy)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 6, 0, 0)
+        layout.addWidget(self.save)
+        layout.addWidget(self.copy)
+        controller.answer_changed.connect(self.refresh)
+        controller.slides.changed.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """There is something to save, or not."""
+        self.save.setVisible(self._controller.answered is not None)
+        self.copy.setVisible(self._controller.slides.current is not None)
+
+    def _save(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Save the report to")
+        if folder:
+            self._controller.save_report(Path(folder))
+
+    def _copy(self) -> None:
+        QApplication.clipboard().setText(self._controller.command())
+        self._controller.say("The command is on the clipboard.")

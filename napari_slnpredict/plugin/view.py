@@ -1,0 +1,155 @@
+"""The camera: what is in view, at which magnification, and which tiles that puts first."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import words
+
+if TYPE_CHECKING:
+    from napari_slnpredict.slide.grid import TileGrid
+
+#: Magnifications of the keys Alt+1 ... Alt+6.
+MAGNIFICATIONS = (1, 2, 5, 10, 20, 40)
+#: um per pixel at 1x, the convention behind "20x is 0.5".
+UM_PER_PX_AT_1X = 10.0
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A part of the slide, level-0 px."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Its middle, x then y."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+
+class ViewFirst:
+    """Orders tiles so that those in view come first; read by the job's thread, updated by the window's.
+
+    Between two runs of a hundred tiles the camera may have moved: `embed` asks again before every chunk.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._view: Rectangle | None = None
+
+    def look_at(self, view: Rectangle | None) -> None:
+        """Note what is on the screen now."""
+        with self._lock:
+            self._view = view
+
+    @property
+    def view(self) -> Rectangle | None:
+        """What is on the screen."""
+        with self._lock:
+            return self._view
+
+    def __call__(self, grid: TileGrid, remaining: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return `remaining` reordered: tiles in view first, from the middle outwards; the others as they came."""
+        view = self.view
+        if view is None or not len(remaining):
+            return remaining
+        side = grid.size_level0
+        x, y = (grid.locations[remaining, axis] for axis in (0, 1))
+        seen = (x + side > view.left) & (x < view.right) & (y + side > view.top) & (y < view.bottom)
+        first, later = remaining[seen], remaining[~seen]
+        centre = np.asarray(view.centre)
+        # Whole blocks of tiles are read at once: rank by blocks of four tiles, so that one read serves its neighbours.
+        blocks = np.floor(grid.locations[first] / (4 * side))
+        distance = np.abs((blocks + 0.5) * 4 * side - centre).max(axis=1) if len(first) else np.zeros(0)
+        order = np.lexsort((first, blocks[:, 1], blocks[:, 0], distance)) if len(first) else np.zeros(0, np.int64)
+        return np.concatenate([first[order], later])
+
+
+class Camera:
+    """A napari viewer's camera in the words of a microscope.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Held weakly.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = weakref.ref(viewer)
+        self.first = ViewFirst()
+        self._mpp: float | None = None
+        camera, canvas = viewer.scene.camera, viewer.canvas
+        for event in (camera.events.zoom, camera.events.center, canvas.events.size):
+            event.connect(self._moved)
+
+    def set_mpp(self, mpp: float | None) -> None:
+        """Say how many um a level-0 px of the present slide has; None: no slide or no scale."""
+        self._mpp = mpp
+        self._moved()
+
+    @property
+    def um_per_screen_px(self) -> float:
+        """What one (logical) pixel of the screen shows, um."""
+        viewer = self._viewer()
+        return 1.0 / viewer.scene.camera.zoom if viewer is not None else 1.0
+
+    def rectangle(self) -> Rectangle | None:
+        """Return what is on the screen, level-0 px; None without a slide."""
+        viewer = self._viewer()
+        if viewer is None or self._mpp is None:
+            return None
+        y, x = viewer.scene.camera.center[-2:]
+        height, width = viewer.canvas.size
+        zoom, mpp = viewer.scene.camera.zoom, self._mpp
+        half_w, half_h = width / zoom / 2 / mpp, height / zoom / 2 / mpp
+        x, y = x / mpp + 0.5, y / mpp + 0.5  # world 0 is the middle of pixel 0
+        return Rectangle(x - half_w, y - half_h, x + half_w, y + half_h)
+
+    def magnify(self, times: float) -> None:
+        """Show the slide as an objective of that magnification would."""
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.scene.camera.zoom = times / UM_PER_PX_AT_1X
+
+    def fit(self) -> None:
+        """Show the whole slide."""
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.reset_view(margin=0.03)
+
+    def go_to(self, x: float, y: float, *, least_magnification: float = 0.0) -> None:
+        """Put a place (level-0 px) in the middle of the screen, zooming in when it would be too small to see."""
+        viewer = self._viewer()
+        if viewer is None or self._mpp is None:
+            return
+        if least_magnification and viewer.scene.camera.zoom * UM_PER_PX_AT_1X < least_magnification:
+            self.magnify(least_magnification)
+        viewer.scene.camera.center = ((y - 0.5) * self._mpp, (x - 0.5) * self._mpp)
+
+    def _moved(self, event: object = None) -> None:
+        self.first.look_at(self.rectangle())
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        text = viewer.canvas.overlays.text
+        text.text = words.magnification(self.um_per_screen_px) if self._mpp else ""
+
+
+def prepare_canvas(viewer: Any, paper: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
+    """White round the slide, a scale bar at the bottom left, the magnification at the top left."""
+    viewer.canvas.background_color_override = (*paper, 1.0)
+    bar, text = viewer.canvas.overlays.scale_bar, viewer.canvas.overlays.text
+    bar.visible, bar.position, bar.font_size = True, "bottom_left", 11
+    text.visible, text.position, text.font_size = True, "top_left", 11
+    for overlay in (bar, text):
+        overlay.box, overlay.box_color = True, (1.0, 1.0, 1.0, 0.75)
+    text.color = (0.1, 0.1, 0.1, 1.0)

@@ -1,0 +1,168 @@
+"""Stand-ins for what takes seconds: a slide in memory, a model that answers at once, a job that takes its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slnpredict.events import Job, Partial, Progress, Stage
+from napari_slnpredict.mil.verdict import Verdict
+from napari_slnpredict.plugin.jobs import Answered
+from napari_slnpredict.slide.grid import GridSpec, TileGrid, map_tiles
+
+TILE_PX, MODEL_MPP = 64, 1.0
+
+
+@dataclass
+class FakeSlide:
+    """A round piece of tissue on glass, with the attributes of `Slide` that the plugin uses."""
+
+    path: Path = Path("fake.svs")
+    side: int = 2048
+    mpp: float | None = 0.5
+    mpp_source: str = "file"
+    reader: str = "fake"
+    closed: bool = False
+    content_id: str = "0" * 64
+    warnings: tuple[str, ...] = ()
+    properties: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def slide_id(self) -> str:
+        return self.path.stem
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        return self.side, self.side
+
+    def _picture(self, side: int) -> NDArray[np.uint8]:
+        y, x = np.mgrid[0:side, 0:side] / side - 0.5
+        inside = (x**2 + y**2 < 0.16)[..., None]
+        texture = ((np.sin(x * 90) * np.cos(y * 70) + 1) * 20)[..., None]
+        return np.where(inside, np.array([205, 130, 185]) - texture, np.array([243, 242, 244])).astype(np.uint8)
+
+    def levels(self) -> list[NDArray[np.uint8]]:
+        return [self._picture(self.side), self._picture(self.side // 4)]
+
+    def read_level(self, level: int, x: int, y: int, w: int, h: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        return self.levels()[level][y : y + h, x : x + w], np.ones((h, w), bool)
+
+    def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
+        return self._picture(max_px)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def fake_grid(slide: FakeSlide, *, tiles: int | None = None) -> TileGrid:
+    """Return the tiles of the round piece; `tiles` asks for a full square of about so many, whatever the slide."""
+    mpp = slide.mpp or 1.0
+    size = TILE_PX * MODEL_MPP / mpp
+    count = int(slide.side / size) if tiles is None else int(np.ceil(np.sqrt(tiles)))
+    rows, columns = np.mgrid[0:count, 0:count]
+    centre = (count - 1) / 2
+    reach = 0.4 * count if tiles is None else 2 * count
+    keep = (rows - centre) ** 2 + (columns - centre) ** 2 < reach**2
+    cells = np.stack([rows[keep], columns[keep]], axis=1).astype(np.int32)
+    return TileGrid(
+        spec=GridSpec(TILE_PX, MODEL_MPP),
+        slide_id=slide.slide_id,
+        slide_mpp=mpp,
+        extent=slide.dimensions,
+        size_level0=size,
+        locations=np.rint(cells[:, ::-1] * size).astype(np.int64),
+        tissue=np.ones(len(cells), np.float32),
+        component=np.ones(len(cells), np.int32),
+        cells=cells,
+        shape=(count, count),
+    )
+
+
+def fake_answer(slide: FakeSlide, grid: TileGrid, *, interval: bool = True) -> Answered:
+    """Return a prediction that looks hardest at the lower right."""
+    n = len(grid)
+    weights = np.exp(grid.cells.sum(axis=1) / 4.0)
+    attention = weights / weights.sum()
+    evidence = np.stack([-attention, attention], axis=1) * np.where(grid.cells[:, 0] % 3 == 0, -1, 1)[:, None]
+    verdict = Verdict(
+        logits=np.array([-0.8, 0.8]),
+        probabilities=np.array([0.17, 0.83]),
+        classes=("negative", "positive"),
+        attention=attention,
+        evidence=evidence,
+        interval={"positive": [0.71, 0.91], "negative": [0.09, 0.29]} if interval else None,
+        conformal=["positive"] if interval else None,
+        out_of_domain={"inside": True, "percentile": 41} if interval else None,
+        kept=np.arange(n),
+        n_tiles=n,
+    )
+    bundle = SimpleNamespace(
+        name="demo-sln",
+        digest="d" * 64,
+        classes=("negative", "positive"),
+        task={"name": "sln", "positive": "positive"},
+        calibration={"coverage": 0.9, "threshold": 0.5},
+        notice="Demonstration model trained on synthetic slides. Not for diagnosis.",
+    )
+    prediction = SimpleNamespace(
+        slide_id=slide.slide_id, content_id=slide.content_id, bundle_digest=bundle.digest, bundle=bundle, encoder=None,
+        grid=grid, bag=SimpleNamespace(damaged=np.zeros(n, bool)), verdict=verdict,
+        tissue=SimpleNamespace(mask=np.ones((4, 4), bool), mpp=8.0), seconds={"tissue": 0.4, "embed": 33.0},
+        warnings=(), device="cpu", answer="SLN positive: probability 0.83 (0.71 to 0.91).", sure=True, anomaly=None,
+    )  # fmt: skip
+    return Answered(prediction, SimpleNamespace(bundle=bundle))  # type: ignore[arg-type]
+
+
+@dataclass
+class FakeRun:
+    """A predict job of `steps` steps, each `seconds` long; remembers how it was called and whether it was closed."""
+
+    steps: int = 20
+    seconds: float = 0.02
+    fail: BaseException | None = None
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    closed: int = 0
+
+    def __call__(
+        self, slide: Any, model: str, head: Any, options: Any, order: Callable[..., Any], mask: Any, device: Any = None
+    ) -> Job[Answered]:
+        self.calls.append({"slide": slide, "model": model, "mask": mask})
+        try:
+            yield Stage("tissue", "Finding tissue")
+            side = slide.side * slide.mpp / 8
+            y, x = np.mgrid[0:side, 0:side] / side - 0.5
+            yield Partial("tissue", SimpleNamespace(mask=x**2 + y**2 < 0.16, mpp=8.0))
+            grid = fake_grid(slide)
+            yield Partial("grid", grid)
+            remaining = order(grid, np.arange(len(grid)))
+            values = np.full(len(grid), np.nan, np.float32)
+            share = fake_answer(slide, grid).prediction.verdict.attention * len(grid)
+            yield Stage("embed", "Looking at tiles", len(grid), "tiles")
+            for chunk in np.array_split(remaining, self.steps):
+                time.sleep(self.seconds)
+                if self.fail is not None:
+                    raise self.fail
+                values[chunk] = share[chunk]
+                done = int(np.isfinite(values).sum())
+                yield Progress(done, len(grid), 38.0, (len(grid) - done) / 38.0)
+                yield Partial("attention", map_tiles(grid, values.copy(), "attention", "× mean"))
+            return fake_answer(slide, grid)
+        finally:
+            self.closed += 1
+
+
+@contextmanager
+def timed(most: float) -> Iterator[None]:
+    """Fail when the block takes longer than `most` seconds."""
+    start = time.perf_counter()
+    yield
+    spent = time.perf_counter() - start
+    assert spent < most, f"took {spent:.2f} s, allowed {most:.2f}"
