@@ -1,0 +1,249 @@
+"""Encoders by name: one frozen record each, one registry, and never a network that is random without saying so.
+
+=================  ========================================================================================
+name               what it is
+=================  ========================================================================================
+``hne-small``      a bundle of kind ``encoder``: shipped, or a folder in the user's models folder
+``uni`` ...        a row of `presets.PRESETS`; weights in the models folder
+``timm:<name>``    any timm network; weights in the models folder
+``local:<path>``   a bundle's folder, or ``x.safetensors`` with its card ``x.json`` beside it
+``random:<name>``  a timm network without training, seeded: for comparison, and every output says so
+=================  ========================================================================================
+
+Other packages add theirs by the entry point group ``napari_slnpredict.encoders``: a name, and a function that takes the
+settings and returns an `Encoder`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from napari_slnpredict.bundles.bundle import WEIGHTS, Bundle, find_bundle, load_bundle
+from napari_slnpredict.bundles.weights import kind_of
+from napari_slnpredict.errors import BundleMismatch, MissingWeights, UnsafeFile
+from napari_slnpredict.files import digest_file
+from napari_slnpredict.settings import Settings, load_settings
+from napari_slnpredict.torch_door import import_timm
+
+from .architecture import Architecture, check_architecture, parse_create_model
+from .listing import GROUP, EncoderRow, list_encoders
+from .presets import IMAGENET, PRESETS, Preset
+from .record import ANY_SCALE, Encoder, encoder_from_parts
+
+DEFAULT = "hne-small"
+
+
+def load_encoder(name: str, settings: Settings | None = None) -> Encoder:
+    """Find an encoder by its name (see the top of this module).
+
+    Raises
+    ------
+    MissingWeights
+        The name is known, the weights are not here; the message says where they go. Or the name is not known.
+    UnsafeFile, BundleMismatch
+        Weights that are not what their card says.
+    """
+    settings = settings or load_settings()
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "timm":
+        return _timm(rest, settings)
+    if colon and kind == "random":
+        return _random(rest)
+    if colon and kind == "local":
+        return _local(Path(rest).expanduser())
+    if name in PRESETS:
+        return _preset(PRESETS[name], settings)
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            added: Encoder = entry.load()(settings)
+            return added
+    try:
+        bundle = find_bundle(name, settings)
+    except MissingWeights as error:
+        raise MissingWeights(
+            f"there is no encoder {name!r} here",
+            do=f"{error.do}; other encoders: {', '.join(PRESETS)}, timm:NAME, local:PATH",
+        ) from error
+    return encoder_from_bundle(bundle)
+
+
+def _timm(name: str, settings: Settings) -> Encoder:
+    architecture = Architecture(name)
+    check_architecture(architecture)
+    config = import_timm().models.get_pretrained_cfg(name, allow_unregistered=False)
+    weights = settings.models_dir / f"{name}.safetensors"
+    if not weights.is_file():
+        raise _missing(f"timm:{name}", weights, config.hf_hub_id if config else "")
+    return replace(_from_timm(f"timm:{name}", architecture, config, weights), warning="")
+
+
+def _missing(name: str, weights: Path, source: str | None) -> MissingWeights:
+    where = f" (model.safetensors of huggingface.co/{source})" if source else ""
+    return MissingWeights(
+        f"the weights of {name} are not on this machine",
+        do=f"put them{where} at {weights}, or use {DEFAULT}; they are never replaced by random ones",
+    )
+
+
+def _from_timm(name: str, architecture: Architecture, config: Any, weights: Path | None) -> Encoder:
+    classifier = (config.classifier if config else None) or ()
+    prefixes = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    size = config.input_size if config else (3, 224, 224)
+    return encoder_from_parts(
+        name,
+        architecture,
+        weights=weights,
+        mean=_triple(config.mean if config else IMAGENET[0], name),
+        std=_triple(config.std if config else IMAGENET[1], name),
+        tile_px=int(size[-1]),
+        licence=str((config.license if config else "") or ""),
+        head=tuple(f"{prefix}." for prefix in prefixes),
+    )
+
+
+def _random(name: str) -> Encoder:
+    architecture = Architecture(name)
+    check_architecture(architecture)
+    config = import_timm().models.get_pretrained_cfg(name, allow_unregistered=False)
+    encoder = _from_timm(f"random:{name}", architecture, config, None)
+    return replace(
+        encoder, head=(), warning=f"{name} has random weights: its features were never trained, for comparison only"
+    )
+
+
+def _preset(preset: Preset, settings: Settings) -> Encoder:
+    weights = settings.models_dir / f"{preset.name}.safetensors"
+    if not weights.is_file():
+        raise _missing(preset.name, weights, preset.source)
+    mean, std = preset.norm
+    return encoder_from_parts(
+        preset.name,
+        Architecture(preset.timm, preset.kwargs, preset.pooling),
+        weights=weights,
+        mean=mean,
+        std=std,
+        tile_px=preset.tile_px,
+        mpp=preset.mpp,
+        dim=preset.dim,
+        licence=preset.licence,
+        notice=preset.notice,
+    )
+
+
+def _local(path: Path) -> Encoder:
+    if path.is_dir():
+        return replace(encoder_from_bundle(load_bundle(path)), name=f"local:{path.name}")
+    if path.suffix != ".safetensors":
+        with_kind = ""
+        if path.is_file():
+            with path.open("rb") as source:
+                with_kind = kind_of(source.read(64))
+        raise UnsafeFile(
+            f"is {with_kind or 'no safetensors file'}", file=path, do="give a bundle's folder or X.safetensors"
+        )
+    if not path.is_file():
+        raise MissingWeights("no such file", file=path, do="check the path after local:")
+    card = path.with_suffix(".json")
+    if not card.is_file():
+        raise MissingWeights(f"its card {card.name} is missing", file=path, do="put the card beside the weights")
+    return _from_card(path, card)
+
+
+def _from_card(weights: Path, card: Path) -> Encoder:
+    """Make an encoder of weights with a card: ``timm``, ``mean``, ``std``, ``input_size``, ``features``, ``sha256``."""
+    try:
+        facts = json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnsafeFile("is not a JSON file", file=card, do="mend the card") from error
+    needed = ("timm", "mean", "std", "input_size", "sha256")
+    lacking = [name for name in needed if not isinstance(facts, dict) or name not in facts]
+    if lacking:
+        raise UnsafeFile(f"the card does not say {', '.join(lacking)}", file=card, do="mend the card")
+    try:
+        size, width = int(facts["input_size"][-1]), facts.get("features")
+    except (TypeError, ValueError, IndexError) as error:
+        raise UnsafeFile("the card's input_size is not (3, h, w)", file=card, do="mend the card") from error
+    return encoder_from_parts(
+        f"local:{weights.stem}",
+        parse_create_model(str(facts["timm"])),
+        weights=weights,
+        mean=_triple(facts["mean"], card.name),
+        std=_triple(facts["std"], card.name),
+        tile_px=size,
+        dim=int(width) if isinstance(width, int) else None,
+        licence=str(facts.get("licence", facts.get("license", ""))),
+        notice=str(facts.get("notice", "")),
+        sha256=_hash_as_said(weights, str(facts["sha256"])),
+    )
+
+
+def _hash_as_said(weights: Path, expected: str) -> str:
+    found = digest_file(weights)
+    if found != expected:
+        raise UnsafeFile("is not the file its card names (its SHA-256 differs)", file=weights, do="copy both again")
+    return found
+
+
+def encoder_from_bundle(bundle: Bundle) -> Encoder:
+    """Make an encoder of a bundle of kind ``encoder``.
+
+    Its ``model`` is ``{"type": "timm", "parameters": {...}}`` with ``timm`` (name), and optionally ``kwargs``,
+    ``pooling``, ``projection``, ``stride_in_conv1``, ``mean``, ``std``, ``mpp`` ([low, high]), ``dim``.
+    """
+    if bundle.kind != "encoder" or bundle.model.get("type") != "timm":
+        raise BundleMismatch(
+            f"is a model of kind {bundle.kind}, not an encoder", file=bundle.folder, do="give it to --model instead"
+        )
+    facts: Mapping[str, Any] = bundle.model.get("parameters", {})
+    try:
+        kwargs = {k: v for k, v in dict(facts.get("kwargs", {})).items() if k not in ("num_classes", "features_only")}
+        width = facts.get("projection")
+        architecture = Architecture(
+            str(facts["timm"]),
+            kwargs,
+            str(facts.get("pooling", "network")),
+            bool(facts.get("stride_in_conv1", False)),
+            None if width is None else int(width),
+        )
+        tile_px = int(bundle.grid["tile_px"])
+        low, high = facts.get("mpp", (bundle.grid.get("mpp", ANY_SCALE[0]), bundle.grid.get("mpp", ANY_SCALE[1])))
+        scale = (float(low), float(high))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnsafeFile(
+            f"its {error} is missing or not plain", file=bundle.folder, do="copy the model again"
+        ) from error
+    return encoder_from_parts(
+        bundle.name,
+        architecture,
+        weights=bundle.folder / WEIGHTS,
+        mean=_triple(facts.get("mean", IMAGENET[0]), bundle.name),
+        std=_triple(facts.get("std", IMAGENET[1]), bundle.name),
+        tile_px=tile_px,
+        mpp=scale,
+        dim=facts.get("dim"),
+        licence=bundle.licence,
+        notice=bundle.notice,
+        sha256=bundle.files[WEIGHTS],
+    )
+
+
+def _triple(values: Any, source: str) -> tuple[float, float, float]:
+    try:
+        first, second, third = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise UnsafeFile(f"{source} does not give three numbers for mean and std", do="mend the card") from error
+    if not all(math.isfinite(value) for value in (first, second, third)):
+        raise UnsafeFile(f"{source} gives a mean or std that is not finite", do="mend the card")
+    return first, second, third
+
+
+__all__ = [
+    "ANY_SCALE", "DEFAULT", "Encoder", "EncoderRow", "encoder_from_bundle", "encoder_from_parts", "list_encoders",
+    "load_encoder",
+]  # fmt: skip
