@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from napari_slnpredict.errors import NotBrightfield
-from napari_slnpredict.slide import tissue as module
-from napari_slnpredict.slide.tissue import find_tissue, overview, segment, tissue_from_mask
+from napari_slnpredict.slide.tissue import find_tissue, segment, tissue_from_mask
 
 from .fakes import ArraySlide, glass, paint
 
@@ -171,31 +170,6 @@ def test_unreadable_is_no_tissue() -> None:
     assert not mask[40:70, 40:70].any()
     assert not mask[90:120, 90:120].any()
     assert mask[25:35, 25:135].all()
-
-
-@pytest.mark.parametrize(("mpp", "factors"), [(1.0, (1, 4, 16)), (0.47, (1, 4, 8)), (2.3, (1,)), (3.0, (1, 2))])
-def test_overview_is_the_mean_of_what_it_covers(
-    mpp: float, factors: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A mask shifted against the slide would put tiles beside the tissue; strips must not show."""
-    rows, columns = np.mgrid[:530, :610]
-    pixels = np.stack([rows * 255 / 530, columns * 255 / 610, 0 * rows], -1).astype(np.uint8)
-    slide = ArraySlide(pixels, mpp, factors)
-    whole, valid = overview(slide, 8.0)  # type: ignore[arg-type]
-    scale = 8 / mpp
-    assert whole.shape[:2] == (int(np.ceil(530 / scale)), int(np.ceil(610 / scale)))
-    assert valid[:-1, :-1].all()
-    centres = (np.arange(whole.shape[0] - 1) + 0.5) * scale * 255 / 530
-    # Half a pixel of the coarsest level is the most that levels of odd sizes can be off.
-    slack = 1.0 + max(factors) * 255 / 530
-    assert np.abs(whole[:-1, 0, 0] - centres).max() <= slack
-    centres = (np.arange(whole.shape[1] - 1) + 0.5) * scale * 255 / 610
-    assert np.abs(whole[0, :-1, 1] - centres).max() <= slack
-    monkeypatch.setattr(module, "STRIP_PX", 3000)
-    again, valid_again = overview(slide, 8.0)  # type: ignore[arg-type]
-    assert np.array_equal(again, whole)
-    assert np.array_equal(valid_again, valid)
-    assert max(w * h for _, _, _, w, h in slide.reads[1:]) < 6000
 
 
 def test_a_slide_coarser_than_the_mask_keeps_its_pixels() -> None:
