@@ -67,6 +67,6 @@ def _open_set(verdict: Verdict, bundle: Bundle) -> str:
     share = bundle.calibration.get("coverage", 0.9)
     names = ", ".join(str(name) for name in (verdict.conformal or ()))
     if not names:
-        return f"Not sure: no class fits this slide at {share:.0%}."
+        return f"Not sure: no class fits this slide at {100 * share:.0f} %."
     both = "both" if len(verdict.conformal or ()) == 2 else "all"
-    return f"Not sure: {{{names}}} are {both} possible at {share:.0%}."
+    return f"Not sure: {{{names}}} are {both} possible at {100 * share:.0f} %."

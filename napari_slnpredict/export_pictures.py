@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 #: Long side of the picture of the whole slide, px.
 PICTURE_PX = 1600
 _DPI = 100
-_BAND_PX = 110  # below the picture, for the colour bar
+#: Attention below this many times the mean is never drawn darkest: an even map must look even, not alarming.
+LEAST_SHARE = 3.0
 _MOST_HATCHED = 2000
 
 
@@ -55,9 +56,9 @@ def map_extent(grid: TileGrid) -> tuple[float, float, float, float]:
 
 
 def attention_shade(shown: TileMap) -> Shade:
-    """Return the colours of an attention map: clear at zero, darkest at the 99.5th percentile."""
+    """Return the colours of an attention map in times the mean: clear at zero, darkest at the 99.5th percentile."""
     known = shown.values[np.isfinite(shown.values)]
-    high = max(float(np.quantile(known, 0.995)), 1e-9) if known.size else 1.0
+    high = max(float(np.quantile(known, 0.995)), LEAST_SHARE) if known.size else LEAST_SHARE
     reach = f", largest {known.max():.3g}" if known.size else ""
     return Shade(AMOUNT, 0.0, high, f"attention, {shown.unit}{reach}")
 
@@ -103,7 +104,12 @@ def overlay_png(slide: Slide, prediction: Prediction) -> bytes:
 
 
 def picture_of(
-    slide: Slide, prediction: Prediction, layer: tuple[TileMap, Shade] | None, kind: str, long_side: int = PICTURE_PX
+    slide: Slide,
+    prediction: Prediction,
+    layer: tuple[TileMap, Shade] | None,
+    kind: str,
+    long_side: int = PICTURE_PX,
+    words: float = 1.0,
 ) -> bytes:
     """Draw the whole slide with a map over it.
 
@@ -113,6 +119,10 @@ def picture_of(
         None draws the slide alone.
     kind : str
         ``png`` or ``jpg``.
+    long_side : int
+        Of the slide's picture, px.
+    words : float
+        How large words are; 1 is right for a picture shown at its full size.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -121,15 +131,16 @@ def picture_of(
     height, width = thumbnail.shape[:2]
     times = max(1.0, 640 / width)  # narrow slides still need room for the colour bar
     wide, tall = math.ceil(width * times), math.ceil(height * times)
-    band = _BAND_PX if layer is not None else 0
+    text = words * max(0.8, wide / 900)  # words grow with the picture
+    band = round(110 * text) if layer is not None else 0
     figure = Figure(figsize=(wide / _DPI, (tall + band) / _DPI), dpi=_DPI, facecolor="white")
     axes = figure.add_axes((0.0, band / (tall + band), 1.0, tall / (tall + band)))
     axes.imshow(thumbnail, extent=(0, slide.dimensions[0], slide.dimensions[1], 0), interpolation="antialiased")
     if layer is not None:
         _draw_map(axes, *layer)
-        _draw_bar(figure, layer[1], wide, tall + band)
+        _draw_bar(figure, layer[1], wide, tall + band, text)
     _draw_damaged(axes, prediction)
-    _draw_scale(axes, slide)
+    _draw_scale(axes, slide, text)
     axes.set_xlim(0, slide.dimensions[0])
     axes.set_ylim(slide.dimensions[1], 0)
     axes.set_axis_off()
@@ -146,17 +157,20 @@ def _draw_map(axes: Any, shown: TileMap, shade: Shade) -> None:
     axes.imshow(painted, extent=(x, x + width, y + height, y), interpolation="nearest", aspect="equal")
 
 
-def _draw_bar(figure: Any, shade: Shade, wide: int, tall: int) -> None:
-    """Draw the colour bar on grey and white squares' mean, so that what is clear looks clear."""
-    left, width = 30 / wide, min(1 - 60 / wide, 620 / wide)
-    axes = figure.add_axes((left, 52 / tall, width, 22 / tall))
+def _draw_bar(figure: Any, shade: Shade, wide: int, tall: int, text: float) -> None:
+    """Draw the colour bar below the picture, on the grey of glass, so that what is clear looks clear."""
+    left, width = 45 * text / wide, min(wide - 90 * text, 560 * text) / wide
+    axes = figure.add_axes((left, 48 * text / tall, width, 22 * text / tall))
     colours = ramp(shade.stops)[None]
     axes.imshow(np.full_like(colours, 0.97), extent=(shade.low, shade.high, 0, 1), aspect="auto")
     axes.imshow(colours, extent=(shade.low, shade.high, 0, 1), aspect="auto")
     axes.set_yticks([])
     ticks = np.linspace(shade.low, shade.high, 5)
-    axes.set_xticks(ticks, [_short(t) for t in ticks[:-1]] + [f"≥ {_short(ticks[-1])}"], fontsize=11)
-    axes.set_title(shade.label, fontsize=12, loc="left", pad=5)
+    first = f"≤ {_short(ticks[0])}" if shade.low < 0 else _short(ticks[0])
+    labels = [first, *(_short(tick) for tick in ticks[1:-1]), f"≥ {_short(ticks[-1])}"]
+    axes.set_xticks(ticks, labels, fontsize=10 * text)
+    axes.set_title(shade.label, fontsize=11 * text, loc="left", pad=5 * text)
+    axes.tick_params(length=4 * text, pad=3 * text)
     for side in axes.spines.values():
         side.set_linewidth(0.6)
 
@@ -177,7 +191,7 @@ def _draw_damaged(axes: Any, prediction: Prediction) -> None:
         axes.add_patch(Rectangle((x, y), size, size, fill=False, hatch="xxx", edgecolor="0.3", linewidth=0.8))
 
 
-def _draw_scale(axes: Any, slide: Slide) -> None:
+def _draw_scale(axes: Any, slide: Slide, text: float) -> None:
     """Draw a scale bar at the bottom left, about a fifth of the width."""
     if slide.mpp is None:
         return
@@ -190,7 +204,7 @@ def _draw_scale(axes: Any, slide: Slide) -> None:
     words = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
     top = height - margin - thick
     axes.add_patch(Rectangle((margin, top), bar, thick, facecolor="black", edgecolor="white", linewidth=1.2))
-    label = axes.text(margin + bar / 2, top - thick, words, ha="center", va="bottom", fontsize=12, color="black")
+    label = axes.text(margin + bar / 2, top - thick, words, ha="center", va="bottom", fontsize=11 * text, color="black")
     label.set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5})
 
 

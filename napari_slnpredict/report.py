@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Tiles shown for and against.
 SHOWN = 8
-_OVERVIEW_PX = 1200
+_OVERVIEW_PX = 900
 
 
 def report_html(slide: Slide, prediction: Prediction, record: Mapping[str, Any]) -> str:
@@ -124,9 +124,9 @@ def _pictures(slide: Slide, prediction: Prediction) -> dict[str, tuple[str, byte
     first, evidence = first_map(prediction), evidence_map(prediction)
     both = first is not None and evidence is not None and prediction.verdict is not None
     return {
-        "slide": ("jpeg", picture_of(slide, prediction, None, "jpg", _OVERVIEW_PX)),
-        "first": ("jpeg", picture_of(slide, prediction, first, "jpg", _OVERVIEW_PX)) if first else None,
-        "evidence": ("jpeg", picture_of(slide, prediction, evidence, "jpg", _OVERVIEW_PX))
+        "slide": ("jpeg", picture_of(slide, prediction, None, "jpg", 1200)),
+        "first": ("jpeg", picture_of(slide, prediction, first, "jpg", _OVERVIEW_PX, 1.3)) if first else None,
+        "evidence": ("jpeg", picture_of(slide, prediction, evidence, "jpg", _OVERVIEW_PX, 1.3))
         if both and prediction.verdict is not None and prediction.verdict.attention is not None
         else None,
     }

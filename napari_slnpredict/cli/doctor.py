@@ -236,7 +236,7 @@ def _print(checks: list[Check]) -> None:
     for check in checks:
         typer.echo(f"{check.state}  {check.what:<{width}}  {check.found}")
         if check.fix and check.state != "PASS":
-            typer.echo(f"      {'':<{width}}  → {check.fix}")
+            typer.echo(f"      {'':<{width}}  do: {check.fix}")
     try:
         rows = setting_rows()
     except SlnPredictError:
