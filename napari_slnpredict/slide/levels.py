@@ -10,6 +10,9 @@ from .directory import Directory, Inspection
 #: Aperio writes what an extra image is on the second line of its description.
 _BESIDE = re.compile(r"^(label|macro)\b", re.IGNORECASE | re.MULTILINE)
 _VENTANA_LEVEL = re.compile(r"^level=\d+ mag=")
+_CROP = re.compile(r"\[\d+,\d+ (\d{1,8})x(\d{1,8})\]")
+_REDUCED_TO = re.compile(r"-> (\d{1,8})x(\d{1,8})")
+_SIZE = re.compile(r"\s*(\d{1,8})x(\d{1,8})")
 _REDUCED = 1
 #: A level's two downsamples may differ by rounding of its size, and by padding of old writers; a thumbnail of another
 #: shape differs by more.
@@ -68,6 +71,21 @@ def levels_of(directories: Sequence[Directory], vendor: str) -> tuple[tuple[Dire
         elif _is_reduction(first, directory) and _is_alike(first, directory):
             levels.append(directory)
     return tuple(levels), tuple(dict.fromkeys(notes))
+
+
+def stated_size_differs(main: Directory) -> str:
+    """Return a warning when an Aperio description names another size than the image has; empty otherwise.
+
+    A flipped bit in the size tag shows a slide a few rows shorter and is noticed by nothing else.
+    """
+    line = main.description[:4000].partition("\n")[2].partition("|")[0]
+    found = _CROP.search(line) or _REDUCED_TO.search(line) or _SIZE.match(line)
+    if not found or (int(found[1]), int(found[2])) == (main.width, main.height):
+        return ""
+    return (
+        f"the image is {main.width} x {main.height} px, but its description says {found[1]} x {found[2]}: "
+        "the file may be damaged"
+    )
 
 
 def _is_reduction(first: Directory, other: Directory) -> bool:

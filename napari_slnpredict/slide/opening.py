@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from napari_slnpredict.errors import CorruptSlide, NotBrightfield, SlideError, UnsupportedSlide
 
-from .backends import LOSSY_TOLERANCE, OpenSlideSource, TiffSlideSource, compare_with_tiffslide
+from .backends import LOSSY_TOLERANCE, OpenSlideSource, TiffSlideSource, compare_with_libraries
 from .directory import Directory, Inspection
 from .handle import SlideFile
-from .levels import levels_of, vendor_of
+from .levels import levels_of, stated_size_differs, vendor_of
 from .source import Source, TileFault
 from .tiles import BYTE_CODECS, TileSource, own_source_reads
 
@@ -73,8 +74,10 @@ def open_source(inspection: Inspection, file: SlideFile, reader: str | None) -> 
     vendor = vendor_of(inspection)
     levels, notes = levels_of(inspection.directories, vendor)
     main = levels[0] if levels and _is_ours(vendor) else None
+    if main is not None and vendor == "aperio" and (note := stated_size_differs(main)):
+        notes = (*notes, note)
     failures: list[SlideError] = []
-    for name in _candidates(vendor, levels, reader, inspection.path):
+    for name in _candidates(vendor, levels, reader):
         try:
             opened = _try(name, inspection, file, vendor, levels)
         except SlideError as error:
@@ -94,7 +97,7 @@ def _is_ours(vendor: str) -> bool:
     return vendor in ("aperio", "ome", "generic-tiff")
 
 
-def _candidates(vendor: str, levels: Sequence[Directory], reader: str | None, path: object) -> Iterable[str]:
+def _candidates(vendor: str, levels: Sequence[Directory], reader: str | None) -> Iterable[str]:
     if reader is not None:
         if reader not in READERS:
             raise ValueError(f"reader must be one of {', '.join(READERS)}, not {reader!r}")
@@ -139,7 +142,7 @@ def _try(name: str, inspection: Inspection, file: SlideFile, vendor: str, levels
                 file=inspection.path,
                 do="copy the slide again",
             )
-        notes, disagreement = _compared(source, file, good, levels) if name == "tiles" else ((), "")
+        notes, disagreement = _compared(source, file, inspection.real, good, levels) if name == "tiles" else ((), "")
     except BaseException:
         source.close()
         raise
@@ -147,13 +150,13 @@ def _try(name: str, inspection: Inspection, file: SlideFile, vendor: str, levels
 
 
 def _compared(
-    source: Source, file: SlideFile, places: Sequence[tuple[int, int, int]], levels: Sequence[Directory]
+    source: Source, file: SlideFile, path: Path, places: Sequence[tuple[int, int, int]], levels: Sequence[Directory]
 ) -> tuple[tuple[str, ...], str]:
-    """Return a note where nothing could be compared, and what differs from tiffslide."""
+    """Return a note where nothing could be compared, and what differs from the library."""
     lossless = all(level.compression in BYTE_CODECS for level in levels)
-    compared, disagreement = compare_with_tiffslide(source, file, places, 0 if lossless else LOSSY_TOLERANCE)
+    compared, disagreement = compare_with_libraries(source, file, path, places, 0 if lossless else LOSSY_TOLERANCE)
     if not compared and not disagreement:
-        return ("our own reader could not be compared with tiffslide on this file",), ""
+        return ("our own reader could not be compared with a library on this file",), ""
     return (), disagreement
 
 
