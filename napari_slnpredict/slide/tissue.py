@@ -135,14 +135,15 @@ def glass_colour(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray
     if not valid.any():
         return COMMON_WHITE
     light = _brightness(pixels)
-    bright = max(120.0, 0.85 * float(np.percentile(light[valid], 99)))
+    bright = max(120.0, 0.85 * float(np.percentile(light[valid][:: 1 + light.size // 1_000_000], 99)))
     glass = (light >= bright) & (_local(light)[1] < 4.0)
     if not valid.all():
         glass &= _local(valid.astype(np.float32))[0] > 0.99
     # Tissue can be smooth too (mucin, necrosis), but not as neutral: a tint of a fifth is still glass.
-    known = np.count_nonzero(valid)
+    known = int(np.count_nonzero(valid))
     colours = pixels[glass][:: max(1, known // 1_000_000)].astype(np.float32)
-    high, low = colours.max(axis=1, initial=0), colours.min(axis=1, initial=255)
+    high: NDArray[np.float32] = colours.max(axis=1, initial=0)
+    low: NDArray[np.float32] = colours.min(axis=1, initial=255)
     neutral = colours[high - low < 0.2 * high]
     if len(neutral) < max(4, 1e-3 * min(known, 1_000_000)):
         return COMMON_WHITE

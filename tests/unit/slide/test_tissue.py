@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from napari_slnpredict.errors import NotBrightfield
+from napari_slnpredict.slide.slide import open_slide
 from napari_slnpredict.slide.tissue import find_tissue, segment, tissue_from_mask
 
 from .fakes import ArraySlide, glass, paint
@@ -202,3 +206,52 @@ def test_pieces_are_numbered_by_size() -> None:
 def test_all_unreadable_is_empty() -> None:
     """A slide of which nothing can be read has no tissue and no glass to measure."""
     assert not segment(np.full((20, 20, 3), 255, np.uint8), np.zeros((20, 20), bool), 8.0).any()
+
+
+@dataclass(frozen=True)
+class Real:
+    """A real slide as judged by eye: area, and places (x, y in 8 um) that are tissue or are not."""
+
+    file: str
+    area_mm2: float
+    tissue: tuple[tuple[int, int], ...] = ()
+    none: tuple[tuple[int, int], ...] = ()
+    mpp: float | None = None
+
+
+REAL = [
+    Real(
+        "cohort/slides/eso01.svs", 5.3, ((582, 280),), ((600, 3), (600, 15), (600, 30), (900, 600))
+    ),  # black scan edge
+    Real("cohort/slides/ln02a.svs", 3.7, ((215, 115), (100, 150)), ((175, 95), (30, 30))),  # a black fold
+    Real("cohort/slides/sto02.svs", 14.7, (), ((720, 250), (1500, 250))),  # scan stripes
+    Real("cohort/slides/duo01syn.svs", 8.6, ((480, 487), (510, 490)), ((350, 620), (415, 755))),  # DAB, nearly grey
+    Real("cohort/slides/pan01ihc.svs", 18.4, ((80, 885), (75, 950)), ((240, 1140), (210, 980))),  # red and pale blue
+    Real("cohort/slides/sto04ihc.svs", 10.1, ((270, 590), (262, 518)), ((490, 700), (100, 400))),  # pale; a smear
+    Real("cohort/slides/ln01ck.svs", 3.4, ((150, 120), (475, 117)), ((360, 220), (300, 400))),  # blue lymph node
+    Real("cohort/slides/pan01.svs", 16.4, (), ((100, 100),)),  # pale H&E
+    Real("cohort/slides/liv01.svs", 29.9, ((400, 300),)),  # no glass at all
+    Real("cohort/slides/bre01.svs", 13.4, (), ((1050, 270), (1700, 900))),  # scratches
+    Real("cohort/slides/duo03.svs", 3.1, ((116, 110),), ((427, 112),)),  # a black grain of dust
+    Real("cohort/slides/ln01a.svs", 7.5, ((200, 200),), ((400, 420),)),  # node in fat
+    Real("slides/CMU-1-Small-Region.svs", 0.7, ((60, 120),), ((120, 40),)),  # one level only
+    Real("slides/duodenum_celiac_HE_level15.svs", 6.3, ((260, 200),), ((30, 400),)),
+    Real("slides/TCGA-CR-7395-01A-01-TS1.svs", 0.67, ((70, 70),), ((3, 3),), mpp=0.25),  # pure white around tiles
+]
+
+
+@pytest.mark.parametrize("real", REAL, ids=lambda real: Path(real.file).stem)
+def test_real_slides(real: Real, shared: Path) -> None:
+    """What a person sees as tissue must be tissue; each slide here is a trap that another method fell into."""
+    with open_slide(shared / real.file, real.mpp) as slide:
+        found = find_tissue(slide)
+        assert found.mask.shape[0] == pytest.approx(slide.dimensions[1] * slide.require_mpp() / 8, abs=1)
+    assert found.area_mm2 == pytest.approx(real.area_mm2, rel=0.12)
+    assert [place for place in real.tissue if not found.mask[place[1], place[0]]] == []
+    assert [place for place in real.none if found.mask[place[1], place[0]]] == []
+
+
+def test_real_fluorescence_is_refused(shared: Path) -> None:
+    """The one fluorescence slide at hand is dark red on black."""
+    with open_slide(shared / "slides/test3-TRITC-560.ndpi") as slide, pytest.raises(NotBrightfield, match="dark"):
+        find_tissue(slide)
