@@ -8,6 +8,7 @@ two together.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +20,7 @@ from napari_slnpredict.torch_door import import_torch
 
 from .aggregators import Output
 from .evidence import ClosedForm
+from .positions import centre_on_components
 from .tiles import BagTiles
 
 if TYPE_CHECKING:
@@ -72,9 +74,8 @@ class Aggregator(nn.Module):
         self.options = parameters
         self.dim, self.classes = dim, classes
 
-    @abstractmethod
     def forward(self, features: Tensor, centres_um: Any = None, component: Any = None) -> Output:
-        """Judge one bag.
+        """Judge one bag held in memory.
 
         Parameters
         ----------
@@ -84,6 +85,16 @@ class Aggregator(nn.Module):
         component : (n,) int array, optional
             Piece of tissue each tile lies on; places count from its centroid.
         """
+        places = None if centres_um is None else centre_on_components(np.asarray(centres_um, np.float64), component)
+        return self.look(features, places)
+
+    @abstractmethod
+    def look(self, features: Tensor, places: NDArray[np.float64] | None) -> Output:
+        """Judge tiles held in memory, (n, d), at places (n, 2), um from the centroid of their piece of tissue."""
+
+    def look_at_many(self, bags: Sequence[tuple[Tensor, NDArray[np.float64] | None]]) -> list[Output]:
+        """Judge several bags, each given as features and places: a training step."""
+        return [self.look(features, places) for features, places in bags]
 
     @abstractmethod
     def weigh(self, tiles: BagTiles) -> Job[Weighed]:

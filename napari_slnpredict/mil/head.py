@@ -163,10 +163,12 @@ def _load_strictly(module: Aggregator, tensors: Mapping[str, NDArray[Any]], bund
             )
         if not np.isfinite(tensor).all():
             raise UnsafeFile(f"tensor {name} holds numbers that are not finite", file=bundle.folder)
+    scale = tensors.get("embed.0.scale")
+    if scale is not None and not (scale > 0).all():
+        raise BundleMismatch("it divides features by numbers that are not positive", file=bundle.folder)
     torch = import_torch()
-    module.load_state_dict(
-        {name: torch.from_numpy(np.array(t, np.float32)) for name, t in tensors.items()}, strict=True
-    )
+    weights = {name: torch.from_numpy(np.array(tensor, np.float32)) for name, tensor in tensors.items()}
+    module.load_state_dict(weights, strict=True)
 
 
 def _temperature(bundle: Bundle) -> float:

@@ -6,10 +6,12 @@ In all of them the slide's logits follow from what the head says of each tile al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_slnpredict.events import Job, Meter, Throttle
 from napari_slnpredict.torch_door import import_torch
@@ -69,11 +71,21 @@ class Pooling(Aggregator):
         z = self.embed(features)  # (n, L)
         return self.score(z), self.head(z)
 
-    def forward(self, features: Tensor, centres_um: Any = None, component: Any = None) -> Output:
-        """Judge one bag by the weighted mean of its tiles; places are not looked at."""
-        scores, logits = self.instances(features)
+    def look(self, features: Tensor, places: NDArray[np.float64] | None = None) -> Output:
+        """Judge tiles by their weighted mean; places are not looked at."""
+        return self.together(*self.instances(features))
+
+    def together(self, scores: Tensor, logits: Tensor) -> Output:
+        """Pool scores (n,) and instance logits (n, c), with gradients."""
         attention = torch.softmax(scores, 0)  # (n,), the maximum is subtracted inside
         return Output(attention @ logits, attention, scores, logits)
+
+    def look_at_many(self, bags: Sequence[tuple[Tensor, NDArray[np.float64] | None]]) -> list[Output]:
+        """Judge several bags; each tile is judged alone, so all bags go through in one piece."""
+        sizes = [len(features) for features, _ in bags]
+        scores, logits = self.instances(torch.cat([features for features, _ in bags]))
+        parts = zip(torch.split(scores, sizes), torch.split(logits, sizes), strict=True)
+        return [self.together(*part) for part in parts]
 
     def pool(self, scores: Floats, logits: Floats) -> ClosedForm:
         """Return the closed form over all tiles, float64."""
@@ -105,9 +117,8 @@ class MaxPooling(Pooling):
 
     Parameters: ClassVar[type[Any]] = PoolingParameters
 
-    def forward(self, features: Tensor, centres_um: Any = None, component: Any = None) -> Output:
-        """Judge one bag by its most decided tiles; places are not looked at."""
-        _, logits = self.instances(features)
+    def together(self, scores: Tensor, logits: Tensor) -> Output:
+        """Take the largest of the instance logits (n, c), class by class."""
         return Output(logits.max(0).values, None, None, logits)
 
     def pool(self, scores: Floats, logits: Floats) -> ClosedForm:

@@ -21,7 +21,7 @@ from napari_slnpredict.torch_door import import_torch
 
 from .aggregators import Output, allowed
 from .base import Aggregator, Standardise, Weighed
-from .positions import CODE, centre_on_components, sinusoids
+from .positions import CODE, sinusoids
 from .tiles import BagTiles
 
 if TYPE_CHECKING:
@@ -79,9 +79,8 @@ class SelfAttention(Aggregator):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
 
-    def forward(self, features: Tensor, centres_um: Any = None, component: Any = None) -> Output:
-        """Judge one bag held in memory; the attention is the class token's in the last layer, mean over heads."""
-        places = None if centres_um is None else centre_on_components(np.asarray(centres_um, np.float64), component)
+    def look(self, features: Tensor, places: NDArray[np.float64] | None) -> Output:
+        """Judge tiles held in memory; the attention is the class token's in the last layer, mean over heads."""
         x = torch.cat([self.token, self.tokens(features, places)])  # (1 + n, width)
         for layer in self.layers:
             x = layer(x)

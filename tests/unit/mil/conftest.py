@@ -80,6 +80,14 @@ def head_of(kind: str, dim: int = 12, classes: int = 3, seed: int = 0) -> Head:
     return make_head(make_module(kind, dim, classes, seed), tuple("abcdefgh"[:classes]))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tensors here are tiny: on a busy machine two threads wait for each other far longer than they compute."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(params=EVERY)
 def kind(request: pytest.FixtureRequest) -> str:
     """Every aggregator of the table in turn."""
