@@ -64,7 +64,9 @@ class _Cut:
         return self.side // self.tile_px if self.side % self.tile_px == 0 else 0
 
 
-def plan_blocks(grid: TileGrid, order: Sequence[int] | None = None, side: int = 4) -> list[NDArray[np.int64]]:
+def plan_blocks(
+    grid: TileGrid, order: Sequence[int] | NDArray[np.int64] | None = None, side: int = 4
+) -> list[NDArray[np.int64]]:
     """Group neighbouring tiles, so that a block is read at once.
 
     Parameters
