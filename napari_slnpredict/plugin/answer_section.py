@@ -47,7 +47,9 @@ class AnswerSection(Fold):
             interval = (verdict.interval or {}).get(name)
             value = float(verdict.probabilities[column])
             self.bar.show_value(value, interval, threshold_of(prediction))
-            self.numbers.say(class_lines(verdict, column))
+            lines = class_lines(verdict, column)
+            told = name in prediction.answer and words.probability(value) in prediction.answer
+            self.numbers.say("" if told and "\n" not in lines else lines)
             coverage = float(prediction.bundle.calibration.get("coverage", 0.9))
             self.doubt.say("\n".join(words.doubt_lines(verdict, coverage)))
         else:

@@ -18,7 +18,9 @@ from napari_slnpredict.events import Job, Stage
 from napari_slnpredict.settings import load_settings
 
 from . import edits
-from .layers import display_levels, paper_colour
+from .display import Look, display_levels
+from .keeper import Keeper
+from .layers import paper_colour
 
 if TYPE_CHECKING:
     from napari_slnpredict.pipeline import ClickAnswer, Prediction
@@ -36,8 +38,11 @@ class Opened:
 
     Attributes
     ----------
-    slide : Slide
-    levels : list of arrays, (h, w, 3) uint8
+    keeper : Keeper
+        Holds the open slide.
+    look : Look
+        How its colours are shown.
+    levels : list of DisplayLevel, (h, w, 3) uint8
     overview : (h, w, 3) uint8
     paper : (float, float, float)
         Colour of its empty glass, 0 to 1.
@@ -45,11 +50,17 @@ class Opened:
         The user's tissue mask of an earlier session.
     """
 
-    slide: Any
+    keeper: Keeper
+    look: Look
     levels: list[Any] = field(repr=False)
     overview: NDArray[np.uint8] = field(repr=False)
     paper: tuple[float, float, float]
     tissue_edit: edits.TissueEdit | None = None
+
+    @property
+    def slide(self) -> Any:
+        """The open slide."""
+        return self.keeper.slide
 
 
 @dataclass(frozen=True)
@@ -98,15 +109,16 @@ def open_job(path: Path, mpp: float | None, options: Options) -> Job[Opened]:
 
 def opened(slide: Any, options: Options) -> Opened:
     """Read what an open slide's first frame needs."""
-    levels = display_levels(slide)
+    keeper, look = Keeper(slide), Look(slide.icc_profile())
+    levels = display_levels(keeper, look)
     overview = slide.thumbnail(OVERVIEW_PX)
     edit = edits.load(load_settings(**options).cache_dir, slide.content_id) if slide.mpp else None
-    return Opened(slide, levels, overview, paper_colour(overview), edit)
+    return Opened(keeper, look, levels, overview, paper_colour(overview), edit)
 
 
 def discard_opened(result: Opened) -> None:
     """Close a slide nobody took."""
-    result.slide.close()
+    result.keeper.retire()
 
 
 def models_job(options: Options) -> Job[list[ModelChoice]]:

@@ -88,19 +88,6 @@ def slide_layer(slide: Any, levels: list[Any]) -> tuple[list[Any], dict[str, Any
     }
 
 
-def display_levels(slide: Any) -> list[Any]:
-    """Return a slide's levels for the screen, the coarsest one in memory.
-
-    napari reads the whole coarsest level on the GUI thread, for the layer's thumbnail: here it is read beforehand.
-    """
-    levels = list(slide.levels())
-    height, width = levels[-1].shape[:2]
-    if height * width <= 4096 * 4096:
-        pixels, _ = slide.read_level(len(levels) - 1, 0, 0, width, height)
-        levels[-1] = np.ascontiguousarray(pixels)
-    return levels
-
-
 def paper_colour(thumbnail: NDArray[np.uint8]) -> tuple[float, float, float]:
     """Return the colour of the slide's own empty glass, 0 to 1: the commonest of its bright, grey pixels."""
     pixels = thumbnail.reshape(-1, 3).astype(np.int16)

@@ -93,12 +93,13 @@ class StripWidget(QWidget):
         self._buttons = [[TileButton(controller.jump_to) for _ in range(STRIP)] for _ in range(2)]
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 2, 0, 0)
-        layout.setSpacing(4)
+        layout.setSpacing(3)
         for row in range(2):
-            layout.addWidget(self._labels[row], 2 * row, 0, 1, STRIP + 1)
+            layout.addWidget(self._labels[row], row, 0)
             for column, button in enumerate(self._buttons[row]):
-                layout.addWidget(button, 2 * row + 1, column)
-        layout.setColumnStretch(STRIP, 1)
+                layout.addWidget(button, row, column + 1)
+        layout.setColumnMinimumWidth(0, 64)
+        layout.setColumnStretch(0, 1)
         self._asks.strip_changed.connect(self.refresh)
         self._asks.pictures_arrived.connect(lambda pictures: self.refresh())
         self.refresh()
@@ -113,8 +114,8 @@ class StripWidget(QWidget):
         if not strip.second_word and len(first) > STRIP:
             first, second = first[:STRIP], first[STRIP:]
         for row, (word, tiles) in enumerate(((strip.first_word, first), (strip.second_word, second))):
-            told = f"speaks {word}" if word.startswith("for ") else f"speaks {word}" if word == "against" else word
-            self._labels[row].say(told + (": none" if word and not tiles else ""))
+            told = f"speaks {word}" if word.startswith("for ") or word == "against" else word
+            self._labels[row].say(word + (": none" if word and not tiles else ""))
             for column, button in enumerate(self._buttons[row]):
                 button.setVisible(column < len(tiles))
                 if column < len(tiles):

@@ -36,6 +36,9 @@ QPushButton#slnRun:hover { background: #0b78cf; }
 QPushButton#slnRun:focus { border: 2px solid #7fc4ff; }
 QPushButton#slnRun:disabled { background: QUIET_GROUND; color: QUIET; }
 QLabel[quiet="true"] { color: QUIET; }
+QFrame#slnLine { background: QUIET_GROUND; border: none; max-height: 1px; min-height: 1px; }
+QToolButton[tile="true"] { padding: 0px; border: 1px solid QUIET_GROUND; }
+QToolButton[tile="true"]:focus { border: 2px solid #7fc4ff; }
 QWidget#slnProblem { border: 1px solid #c8641e; border-left: 5px solid #c8641e; border-radius: 3px; }
 QWidget#slnProblem QLabel { border: none; }
 """

@@ -43,7 +43,7 @@ def read_slides(path: str | Sequence[str]) -> list[LayerTuple]:
         except BaseException:
             slide.close()
             raise
-        data, arguments = slide_layer(slide, opened.levels)
+        data, arguments = slide_layer(slide, list(opened.levels))
         arguments["metadata"][OPENED_KEY] = opened
         found.append((data, arguments, "image"))
     _meet_controller()

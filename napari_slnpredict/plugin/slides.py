@@ -112,7 +112,9 @@ class Slides(QObject):
         opened = getattr(layer, "metadata", {}).get(OPENED_KEY) if is_slide(layer) else None
         if opened is None or any(shown.layer is layer for shown in self._shown):
             return
-        keeper = Keeper(opened.slide)
+        keeper = opened.keeper
+        if keeper.closed:  # a layer that was removed and is put back: its file is gone from memory
+            return
         self._keepers.add(keeper)
         if opened.slide.path not in self.choices:
             self.choices.append(opened.slide.path)

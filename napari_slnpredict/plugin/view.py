@@ -87,9 +87,11 @@ class Camera:
         self._viewer = weakref.ref(viewer)
         self.first = ViewFirst()
         self._mpp: float | None = None
+        self._fitted: tuple[float, ...] = ()  # where the camera stood after the last fit
         camera, canvas = viewer.scene.camera, viewer.canvas
-        for event in (camera.events.zoom, camera.events.center, canvas.events.size):
+        for event in (camera.events.zoom, camera.events.center):
             event.connect(self._moved)
+        canvas.events.size.connect(self._resized)
 
     def set_mpp(self, mpp: float | None) -> None:
         """Say how many um a level-0 px of the present slide has; None: no slide or no scale."""
@@ -125,6 +127,18 @@ class Camera:
         viewer = self._viewer()
         if viewer is not None:
             viewer.reset_view(margin=0.03)
+            self._fitted = self._stand(viewer)
+
+    @staticmethod
+    def _stand(viewer: Any) -> tuple[float, ...]:
+        return (viewer.scene.camera.zoom, *viewer.scene.camera.center[-2:])
+
+    def _resized(self, event: object = None) -> None:
+        """Keep a slide fitted that was not moved since: docks open and windows grow after the first frame."""
+        viewer = self._viewer()
+        if viewer is not None and self._fitted and self._fitted == self._stand(viewer):
+            self.fit()
+        self._moved()
 
     def go_to(self, x: float, y: float, *, least_magnification: float = 0.0) -> None:
         """Put a place (level-0 px) in the middle of the screen, zooming in when it would be too small to see."""

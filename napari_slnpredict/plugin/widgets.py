@@ -14,6 +14,9 @@ from napari_slnpredict.colours import Stops, ramp
 
 from .overview import to_pixmap
 
+#: Longer words are given places to break.
+LONG_WORD = 24
+
 
 class Words(QLabel):
     """A label that wraps, can be selected, and never asks for more width than there is.
@@ -29,6 +32,7 @@ class Words(QLabel):
     def __init__(self, text: str = "", *, strong: bool = False, quiet: bool = False, size: float = 1.0) -> None:
         super().__init__(text)
         self.setProperty("quiet", quiet)
+        self.said = text
         self.setWordWrap(True)
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -46,24 +50,24 @@ class Words(QLabel):
 
     def say(self, text: str) -> None:
         """Show a text; an empty one takes no room."""
+        self.said = text
         self.setText(soft_breaks(text))
         self.setVisible(bool(text))
 
 
 def soft_breaks(text: str) -> str:
-    """Allow long names and paths to wrap at their joints (zero-width spaces)."""
-    return "".join(c + "\u200b" if c in "_/\\-.=" else c for c in text)
+    """Allow words too long for the dock (names, paths) to wrap at their joints, by zero-width spaces."""
 
+    def loosened(word: str) -> str:
+        return "".join(c + "\u200b" if c in "_/\\-.=" else c for c in word) if len(word) > LONG_WORD else word
 
-def plain(text: str) -> str:
-    """Return a text without what `soft_breaks` put in."""
-    return text.replace("\u200b", "")
+    return " ".join(loosened(word) for word in text.split(" "))
 
 
 class Row(QWidget):
     """A name at the left, things at the right."""
 
-    NAME_WIDTH = 52
+    NAME_WIDTH = 50
 
     def __init__(self, name: str, *things: QWidget, stretch: int = 0) -> None:
         super().__init__()
@@ -92,7 +96,7 @@ class Fold(QWidget):
         self._head.toggled.connect(self._fold)
         line = QFrame()
         line.setFrameShape(QFrame.Shape.HLine)
-        line.setStyleSheet("color: palette(mid); background: palette(mid); max-height: 1px; border: none;")
+        line.setObjectName("slnLine")
         self.body = QWidget()
         self.column = QVBoxLayout(self.body)
         self.column.setContentsMargins(0, 0, 0, 2)
@@ -195,7 +199,7 @@ class ColourBar(QLabel):
 class TileButton(QToolButton):
     """A tile's picture; a press goes there."""
 
-    SIDE = 58
+    SIDE = 52
 
     def __init__(self, press: Callable[[int], None]) -> None:
         super().__init__()
@@ -203,7 +207,7 @@ class TileButton(QToolButton):
         self._press = press
         self.setIconSize(QSize(self.SIDE - 4, self.SIDE - 4))
         self.setFixedSize(self.SIDE, self.SIDE)
-        self.setStyleSheet("QToolButton { padding: 0px; border: 1px solid palette(mid); }")
+        self.setProperty("tile", True)
         self.clicked.connect(lambda: self._press(self.tile))
 
     def show_tile(self, tile: int, picture: NDArray[np.uint8] | None, words: str) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ class FakeSlide:
     closed: bool = False
     content_id: str = "0" * 64
     warnings: tuple[str, ...] = ()
+    damaged: tuple[tuple[int, int, int, int, int], ...] = ()
     properties: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -49,11 +51,36 @@ class FakeSlide:
         texture = ((np.sin(x * 90) * np.cos(y * 70) + 1) * 20)[..., None]
         return np.where(inside, np.array([205, 130, 185]) - texture, np.array([243, 242, 244])).astype(np.uint8)
 
-    def levels(self) -> list[NDArray[np.uint8]]:
+    @cached_property
+    def pictures(self) -> list[NDArray[np.uint8]]:
         return [self._picture(self.side), self._picture(self.side // 4)]
 
+    @property
+    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
+        return (self.side, self.side), (self.side // 4, self.side // 4)
+
+    @property
+    def level_downsamples(self) -> tuple[float, ...]:
+        return 1.0, 4.0
+
+    @property
+    def level_tile_sizes(self) -> tuple[tuple[int, int], ...]:
+        return (256, 256), (256, 256)
+
+    def best_level(self, downsample: float) -> int:
+        return int(downsample >= 4)
+
+    def icc_profile(self) -> bytes | None:
+        return None
+
     def read_level(self, level: int, x: int, y: int, w: int, h: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        return self.levels()[level][y : y + h, x : x + w], np.ones((h, w), bool)
+        assert not self.closed, "read after close"
+        whole = self.pictures[level]
+        pixels = np.full((h, w, 3), 255, np.uint8)
+        top, left = max(y, 0), max(x, 0)
+        part = whole[top : y + h, left : x + w]
+        pixels[top - y : top - y + part.shape[0], left - x : left - x + part.shape[1]] = part
+        return pixels, np.ones((h, w), bool)
 
     def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
         return self._picture(max_px)
@@ -121,6 +148,19 @@ def fake_answer(slide: FakeSlide, grid: TileGrid, *, interval: bool = True) -> A
     return Answered(prediction, SimpleNamespace(bundle=bundle))  # type: ignore[arg-type]
 
 
+def tissue_and_grid(slide: Any) -> tuple[Any, TileGrid]:
+    """Return the round piece's tissue and tiles, or those of a real slide."""
+    if not isinstance(slide, FakeSlide):
+        from napari_slnpredict.slide.grid import lay_grid
+        from napari_slnpredict.slide.tissue import find_tissue
+
+        tissue = find_tissue(slide)
+        return tissue, lay_grid(slide, tissue, GridSpec(224, MODEL_MPP))
+    side = slide.side * (slide.mpp or 1.0) / 8
+    y, x = np.mgrid[0:side, 0:side] / side - 0.5
+    return SimpleNamespace(mask=x**2 + y**2 < 0.16, mpp=8.0), fake_grid(slide)
+
+
 @dataclass
 class FakeRun:
     """A predict job of `steps` steps, each `seconds` long; remembers how it was called and whether it was closed."""
@@ -137,10 +177,8 @@ class FakeRun:
         self.calls.append({"slide": slide, "model": model, "mask": mask})
         try:
             yield Stage("tissue", "Finding tissue")
-            side = slide.side * slide.mpp / 8
-            y, x = np.mgrid[0:side, 0:side] / side - 0.5
-            yield Partial("tissue", SimpleNamespace(mask=x**2 + y**2 < 0.16, mpp=8.0))
-            grid = fake_grid(slide)
+            tissue, grid = tissue_and_grid(slide)
+            yield Partial("tissue", tissue)
             yield Partial("grid", grid)
             remaining = order(grid, np.arange(len(grid)))
             values = np.full(len(grid), np.nan, np.float32)
