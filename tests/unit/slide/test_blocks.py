@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from napari_slnpredict.slide import blocks as module
 from napari_slnpredict.slide.blocks import plan_blocks, read_block, read_places, read_tile
 from napari_slnpredict.slide.grid import GridSpec, TileGrid, lay_grid
+from napari_slnpredict.slide.slide import open_slide
 from napari_slnpredict.slide.tissue import tissue_from_mask
 
 from .fakes import ArraySlide
@@ -127,22 +129,29 @@ def test_tiles_lie_where_the_grid_says(mpp: float, factors: tuple[int, ...], spe
         assert run == pytest.approx((spec.tile_px - 1 - 2 * quarter) * step, abs=2 * width / 250)
 
 
+def mean_of_blocks(square: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """The function under test, with a result of its own."""
+    result = np.zeros((square.shape[0] // factor, square.shape[1] // factor, 3), np.uint8)
+    module._mean_of_blocks(square, factor, result)
+    return result
+
+
 @pytest.mark.parametrize("factor", [2, 3, 4, 8, 20])
 def test_whole_factors_are_means(factor: int) -> None:
     """The fast way to average must give the average, to the grey level."""
     square = texture(16 * factor, 16 * factor, factor)
     exact = square.reshape(16, factor, 16, factor, 3).astype(np.int64).sum((1, 3))
     expected = (exact + factor * factor // 2) // (factor * factor)
-    assert np.array_equal(module._mean_of_blocks(square, factor), expected)
+    assert np.array_equal(mean_of_blocks(square, factor), expected)
     white = np.full_like(square, 255)
-    assert (module._mean_of_blocks(white, factor) == 255).all()
+    assert (mean_of_blocks(white, factor) == 255).all()
 
 
 def test_cuts_of_a_region_are_averaged_as_copies_are() -> None:
     """A tile is a window into a larger read; strides must not matter."""
     region = texture(100, 120)
     window = region[5:69, 7:71]
-    assert np.array_equal(module._mean_of_blocks(window, 4), module._mean_of_blocks(window.copy(), 4))
+    assert np.array_equal(mean_of_blocks(window, 4), mean_of_blocks(window.copy(), 4))
 
 
 def test_other_factors_do_not_alias() -> None:
@@ -259,3 +268,32 @@ def test_no_tiles() -> None:
     tiles = read(slide, grid_over(slide, GridSpec(64, 1.0)), [])
     assert tiles.pixels.shape == (0, 64, 64, 3)
     assert tiles.damaged.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("slides/duodenum_celiac_HE_level15.svs", GridSpec(128, 1.0)),  # means of 2 x 2 of level 0
+        ("slides/duodenum_celiac_HE_level15.svs", GridSpec(128, 2.0)),  # level 1 as it is, 4.001 times smaller
+        ("cohort/slides/ln01a.svs", GridSpec(128, 1.0, 32)),  # level 0 as it is
+        ("slides/lymphangiectasia-generic.tiff", GridSpec(64, 4.0)),  # a generic TIFF, level 2
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value.mpp}",
+)
+def test_real_tiles_are_the_pixels_of_their_level(name: str, spec: GridSpec, shared: Path) -> None:
+    """Against plain reads of the same places: a block must not shift, mix or blur what the file holds."""
+    with open_slide(shared / name) as slide:
+        shape = tuple(int(side * slide.require_mpp() / 8) for side in slide.dimensions[::-1])
+        grid = lay_grid(slide, tissue_from_mask(np.ones(shape, bool), 8.0), spec)
+        wanted = spec.mpp / slide.require_mpp()
+        level = int(np.argmin([abs(d - wanted) if d < wanted * 1.01 else np.inf for d in slide.level_downsamples]))
+        factor = round(wanted / slide.level_downsamples[level])
+        for block in plan_blocks(grid)[:: max(1, len(grid) // 64)]:
+            tiles = read_block(slide, grid, block)
+            index = block[len(block) // 2]
+            x, y = np.rint(grid.locations[index] / slide.level_downsamples[level]).astype(int).tolist()
+            side = spec.tile_px * factor
+            plain = slide.read_level(level, x, y, side, side)[0].astype(float)
+            expected = plain.reshape(spec.tile_px, factor, spec.tile_px, factor, 3).mean((1, 3))
+            assert np.abs(tiles.pixels[len(block) // 2] - expected).max() <= 0.5
+            assert not tiles.damaged.any()
