@@ -22,9 +22,9 @@ def demo(
     """Predict from the shipped slide with the shipped models: in the viewer, or as a report folder."""
     slide = shipped_slide()
     if not headless and has_display() and importlib.util.find_spec("napari") is not None:
-        from napari_slnpredict.plugin.launch import open_viewer
+        from napari_slnpredict.plugin.launch import view
 
-        open_viewer([slide], model="demo-sln", run=True)
+        view([slide], model="demo-sln", run=True)
         return
     from .predict import DEFAULT_MODEL, Request, predict_slides
 

@@ -26,9 +26,9 @@ def view(
 ) -> None:
     """Open slides in the viewer, with the model beside them."""
     need_viewer()
-    from napari_slnpredict.plugin.launch import open_viewer
+    from napari_slnpredict.plugin.launch import view as show
 
-    open_viewer(slides or [], model=model, mpp=mpp)
+    show(slides or [], model=model, mpp=mpp)
 
 
 def need_viewer() -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
+from napari_slnpredict.events import Event, Partial
+
 from . import words
 from .click import Outline
 from .jobs import Answered, click_job, early_click_job, pictures_job
@@ -145,8 +147,14 @@ class Asks(QObject):
             self._workers.pop(name, None)
             take(outcome)
 
+        worker.happened.connect(self._told_early)
         worker.ended.connect(done)
         worker.start()
+
+    def _told_early(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Partial) and event.kind == "click":
+                self._say(event.data, "")
 
     def _told(self, outcome: Outcome) -> None:
         if outcome.state == "done":

@@ -77,6 +77,7 @@ class Controller(QObject):
         self.note = ""
         self.answered: Answered | None = None
         self.given_mpp: float | None = None
+        self.run_when_open = False
         self._edited = False
         self._other_workers: dict[str, Worker] = {}
         self.camera = Camera(viewer)
@@ -158,6 +159,9 @@ class Controller(QObject):
                 self.note = "Your tissue edit of an earlier session is used."
         self.answer_changed.emit()
         self.problem_changed.emit()
+        if shown is not None and self.run_when_open:
+            self.run_when_open = False
+            self.run()
 
     # -- the run -----------------------------------------------------------------------------------------------------
 
@@ -345,9 +349,9 @@ class Controller(QObject):
         shown, answered = self.slides.current, self.answered
         if shown is None or answered is None:
             return
-        slide = shown.slide
+        slide, options, mpp = shown.slide, viewer_options(), self.given_mpp
         self.say(f"Writing the report to {folder.name}…")
-        self._beside("save", shown, lambda: save_job(slide, answered.prediction, folder), self._saved)
+        self._beside("save", shown, lambda: save_job(slide, answered.prediction, folder, options, mpp), self._saved)
 
     def _saved(self, outcome: Outcome) -> None:
         if outcome.state == "done":

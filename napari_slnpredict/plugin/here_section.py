@@ -78,9 +78,16 @@ def here_lines(answer: Any, message: str, prediction: Any) -> list[str]:
         whole = float(prediction.verdict.probabilities[column])
         without = float(answer.probabilities_without[column])
         lines.append(f"without this tile: {change(whole, without)}")
+    elif prediction is not None and not answer.reason and self_attention(prediction):
+        lines.append("without this tile: being worked out…")
     if answer.reason and answer.reason != "so far":
         lines.append(answer.reason[:1].upper() + answer.reason[1:] + ".")
     return lines
+
+
+def self_attention(prediction: Any) -> bool:
+    """Whether the model has to look at all tiles again to tell what one of them changed."""
+    return str(prediction.bundle.model.get("type", "")) == "self-attention"
 
 
 def change(whole: float, without: float) -> str:

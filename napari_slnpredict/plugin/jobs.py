@@ -5,8 +5,9 @@ They read files and import the heavy libraries; nothing here may touch napari or
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_slnpredict.errors import SlnPredictError
-from napari_slnpredict.events import Job, Stage
+from napari_slnpredict.events import Job, Partial, Stage
 from napari_slnpredict.settings import load_settings
 
 from . import edits
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 Options = dict[str, Any]
 #: Side of the overview inset's picture, px.
 OVERVIEW_PX = 220
+#: Niceness of the threads that compute beside the window (Linux: per thread).
+NICE = 10
 
 
 @dataclass(frozen=True)
@@ -126,14 +129,18 @@ def models_job(options: Options) -> Job[list[ModelChoice]]:
     yield Stage("models", "Looking for models")
     from napari_slnpredict.bundles.bundle import list_bundles
 
-    return [choice for entry in list_bundles(load_settings(**options)) if (choice := model_choice(entry)) is not None]
+    return [
+        choice
+        for entry in list_bundles(load_settings(**options), ("mil",))
+        if (choice := model_choice(entry)) is not None
+    ]
 
 
 def model_choice(entry: Any) -> ModelChoice | None:
     """Return a bundle as a choice; None for bundles that answer no question (encoders)."""
     if getattr(entry, "kind", "mil") != "mil":
         return None
-    problem = str(getattr(entry, "problem", "") or "")
+    problem = str(getattr(entry, "error", "") or "")
     name = str(entry.name)
     notice = str(getattr(entry, "notice", "") or "")
     demonstration = " (demonstration)" if "demonstration" in notice.lower() else ""
@@ -180,7 +187,7 @@ def predict_job(
 
         tissue = tissue_from_mask(mask.pixels, mask.mpp)
     prediction = yield from predict_slide(
-        slide, head, settings=settings, tissue=tissue, order=order, device=device
+        slide, head, settings=settings, tissue=tissue, order=order, device=device, nice=NICE
     )  # fmt: skip
     return Answered(prediction, head)
 
@@ -196,11 +203,32 @@ def tissue_job(slide: Any) -> Job[Any]:
 
 
 def click_job(slide: Any, head: Any, prediction: Prediction, point_um: tuple[float, float]) -> Job[ClickAnswer]:
-    """Explain a place of a finished prediction."""
+    """Explain a place of a finished prediction.
+
+    Yields
+    ------
+    Partial
+        Of kind "click", what is known at once, where the change without the tile takes another pass of the model.
+    """
     yield Stage("click", "Looking here")
     from napari_slnpredict.pipeline import answer_click
 
-    return answer_click(slide, head, prediction, point_um)
+    answer = answer_click(slide, head, prediction, point_um)
+    verdict, bag = prediction.verdict, prediction.bag
+    if answer.reason or answer.tile is None or verdict is None or bag is None or head.closed_form:
+        return answer
+    from napari_slnpredict.mil.verdict import leave_out_job
+
+    yield Partial("click", answer)
+    left = yield from leave_out_job(head, bag, verdict, answer.tile)
+    if left is None:
+        return answer
+    return replace(
+        answer,
+        evidence=left.evidence,
+        probabilities_without=left.probabilities,
+        delta=verdict.probabilities - left.probabilities,
+    )
 
 
 def early_click_job(
@@ -242,9 +270,25 @@ def save_edit_job(options: Options, content_id: str, edit: edits.TissueEdit) -> 
     return edits.save(load_settings(**options).cache_dir, content_id, edit)
 
 
-def save_job(slide: Any, prediction: Prediction, folder: Path) -> Job[Path]:
-    """Write every file of a prediction to `folder`/<slide id>."""
+def save_job(slide: Any, prediction: Prediction, folder: Path, options: Options, mpp: float | None) -> Job[Path]:
+    """Write every file of a prediction to `folder`/<slide id>, beside another slide's of the same name."""
     yield Stage("save", "Writing the report")
-    from napari_slnpredict.export import write_all
+    from napari_slnpredict.export import Sheet, write_prediction
+    from napari_slnpredict.files import check_writable
 
-    return write_all(slide, prediction, folder)
+    check_writable(folder)
+    settings = load_settings(**options)
+    asked = {"model": prediction.bundle.name, "device": settings.device, "batch": settings.batch, "mpp": mpp}
+    name = free_name(folder, prediction)
+    write_prediction(slide, prediction, folder / name, Sheet(name, settings={**asked, "from": "viewer"}))
+    return folder / name
+
+
+def free_name(folder: Path, prediction: Prediction) -> str:
+    """Return the slide's name for its folder; with a suffix where another slide has taken it."""
+    try:
+        there = json.loads((folder / prediction.slide_id / "prediction.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return prediction.slide_id
+    same = isinstance(there, dict) and there.get("content_id") == prediction.content_id
+    return prediction.slide_id if same else f"{prediction.slide_id}-{prediction.content_id[:8]}"

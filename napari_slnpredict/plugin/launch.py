@@ -18,6 +18,7 @@ def open_viewer(
     show: bool = True,
     *,
     mpp: float | None = None,
+    run: bool = False,
     viewer: Any = None,
 ) -> Any:
     """Return a napari viewer with the dock open; the first slide opens in the background, the others wait in its list.
@@ -32,6 +33,8 @@ def open_viewer(
         Whether the window is shown at once.
     mpp : float, optional
         um per level-0 px, for slides that do not say.
+    run : bool
+        Press Run as soon as the slide is open.
     viewer : napari.Viewer, optional
         A viewer that exists already.
     """
@@ -49,6 +52,7 @@ def open_viewer(
     add_dock(viewer)
     slides = [Path(path) for path in paths]
     controller.slides.choices.extend(path for path in slides if path not in controller.slides.choices)
+    controller.run_when_open = run
     if slides:
         controller.open(slides[0], mpp)
     return viewer
@@ -71,11 +75,13 @@ def add_dock(viewer: Any) -> Any:
     return widget
 
 
-def view(paths: Sequence[Path | str] = (), model: str | None = None, *, mpp: float | None = None) -> None:
-    """Open the viewer and stay until its window is closed."""
+def view(
+    paths: Sequence[Path | str] = (), model: str | None = None, *, mpp: float | None = None, run: bool = False
+) -> None:
+    """Open the viewer (`open_viewer`) and stay until its window is closed."""
     import napari
 
-    open_viewer(paths, model, mpp=mpp)
+    open_viewer(paths, model, mpp=mpp, run=run)
     napari.run()
     # What runs is told to stop and keeps what it has; the interpreter must not leave before it has.
     wait_for_threads()

@@ -27,10 +27,10 @@ from qtpy.QtCore import QObject, Qt, Signal
 from napari_slnpredict.errors import Cancelled
 from napari_slnpredict.events import Event, Job, Partial, Progress, run
 
+from .jobs import NICE
+
 #: All threads of this module carry it: tests look for survivors by name.
 THREAD_PREFIX = "slnpredict-"
-#: Niceness of the threads that compute (Linux: per thread).
-NICE = 10
 
 _log = logging.getLogger(__name__)
 

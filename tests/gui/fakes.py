@@ -135,6 +135,7 @@ def fake_answer(slide: FakeSlide, grid: TileGrid, *, interval: bool = True) -> A
         name="demo-sln",
         digest="d" * 64,
         classes=("negative", "positive"),
+        model={"type": "gated", "parameters": {}},
         task={"name": "sln", "positive": "positive"},
         calibration={"coverage": 0.9, "threshold": 0.5},
         notice="Demonstration model trained on synthetic slides. Not for diagnosis.",

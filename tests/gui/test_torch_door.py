@@ -1,0 +1,88 @@
+"""The one door of the torch stack, in processes of their own: this one may have imported torch long ago."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+DRAW = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import numpy as np, napari
+viewer = napari.Viewer(show=True)
+viewer.add_image(np.zeros((64, 64), np.float32))
+picture = viewer.screenshot(canvas_only=True, flash=False)
+assert picture.size, "the canvas did not draw"
+with open("/proc/self/maps") as maps:
+    mapped = "libLLVM" in maps.read()
+assert not any(name in sys.modules for name in ("torch", "torchvision", "timm", "triton")), "torch came in already"
+"""
+EMBED = """
+from napari_slnpredict.torch_door import import_timm, import_torch, import_torchvision
+timm, torch = import_timm(), import_torch()
+import_torchvision()
+torch.set_num_threads(1)
+network = timm.create_model("test_resnet", num_classes=0).eval()
+with torch.inference_mode():
+    features = network(torch.zeros(1, 3, 64, 64))
+assert bool(torch.isfinite(features).all())
+again = viewer.screenshot(canvas_only=True, flash=False)
+assert again.shape == picture.shape
+print("FEATURES", tuple(features.shape), "LLVM", mapped, flush=True)
+import os
+os._exit(0)
+"""
+STEP = """
+from napari_slnpredict.torch_door import import_torch
+torch = import_torch()
+torch.set_num_threads(1)
+layer = torch.nn.Linear(4, 2)
+loss = layer(torch.ones(3, 4)).square().sum()
+loss.backward()
+torch.optim.AdamW(layer.parameters()).step()
+print("STEP", float(loss) >= 0, flush=True)
+import os
+os._exit(0)
+"""
+
+
+def in_a_child(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=False, env=environment
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the crash is one of Linux and Mesa")
+def test_the_torch_stack_comes_in_after_the_canvas_has_drawn() -> None:
+    """Importing timm beside a window drawn by Mesa would be a segmentation fault."""
+    done = in_a_child(DRAW + EMBED)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    assert "FEATURES (1, 96)" in done.stdout
+    # Where Mesa draws without LLVM there is nothing to guard against, and this test proves less.
+    if "LLVM False" in done.stdout:
+        pytest.skip("this GL does not use LLVM")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the crash is one of Linux and Mesa")
+def test_torch_before_the_canvas_and_the_rest_after_it() -> None:
+    """Torch that came in before the window drew would bring triton in after it, at the first optimiser step."""
+    before = """
+from napari_slnpredict.torch_door import import_torch
+import_torch()
+"""
+    draw = DRAW.replace('"torch", "torchvision", "timm", "triton"', '"timm",')
+    done = in_a_child(before + draw + STEP)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    assert "STEP True" in done.stdout
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the crash is one of Linux and Mesa")
+def test_a_training_step_runs_beside_the_window() -> None:
+    """A door that lets inference through and breaks autograd would make the Train dock useless."""
+    done = in_a_child(DRAW + STEP)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    assert "STEP True" in done.stdout
