@@ -40,6 +40,8 @@ INK_UM2 = 4_000.0
 RED_INK_UM2 = 150_000.0
 #: White point of a slide without any glass.
 COMMON_WHITE = np.full(3, 245, np.float32)
+#: Glass is judged on about so many pixels.
+GLASS_PX = 1_000_000
 #: Gaps closed, and the rim taken off around ink, um.
 CLOSE_UM, INK_RIM_UM = 16.0, 24.0
 
@@ -132,20 +134,21 @@ def _brightness(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def glass_colour(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return the colour of empty glass, (3,) float32, known by its smoothness; a common white where there is none."""
+    step = max(1, int((valid.size / GLASS_PX) ** 0.5))
+    pixels, valid = pixels[::step, ::step], valid[::step, ::step]
     if not valid.any():
         return COMMON_WHITE
     light = _brightness(pixels)
-    bright = max(120.0, 0.85 * float(np.percentile(light[valid][:: 1 + light.size // 1_000_000], 99)))
+    bright = max(120.0, 0.85 * float(np.percentile(light[valid], 99)))
     glass = (light >= bright) & (_local(light)[1] < 4.0)
     if not valid.all():
         glass &= _local(valid.astype(np.float32))[0] > 0.99
     # Tissue can be smooth too (mucin, necrosis), but not as neutral: a tint of a fifth is still glass.
-    known = int(np.count_nonzero(valid))
-    colours = pixels[glass][:: max(1, known // 1_000_000)].astype(np.float32)
+    colours = pixels[glass].astype(np.float32)
     high: NDArray[np.float32] = colours.max(axis=1, initial=0)
     low: NDArray[np.float32] = colours.min(axis=1, initial=255)
     neutral = colours[high - low < 0.2 * high]
-    if len(neutral) < max(4, 1e-3 * min(known, 1_000_000)):
+    if len(neutral) < max(4, 1e-3 * np.count_nonzero(valid)):
         return COMMON_WHITE
     return np.asarray(np.median(neutral, axis=0), np.float32)
 
@@ -162,26 +165,37 @@ def _local(plane: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.
 
 def segment(pixels: NDArray[np.uint8], valid: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
     """Return tissue of an overview: (h, w, 3) uint8 and (h, w) bool at `mpp` um per pixel to (h, w) bool."""
-    from scipy.ndimage import binary_closing, binary_dilation
-
     density = optical_density(pixels, glass_colour(pixels, valid))
     saturation = _saturation(density)
     saturation[~valid] = 0
     found = _coloured(saturation, _uneven(density), _threshold(saturation[valid]))
     gap = max(1, round(CLOSE_UM / 2 / mpp))
-    found = binary_closing(np.pad(found, gap), np.ones((3, 3)), iterations=gap)[gap:-gap, gap:-gap]
+    found = ~_widened(~_widened(found, gap), gap)
     found = _fill_holes(found, HOLE_UM2 / mpp**2)
-    ink = foreign(density, mpp) & valid
-    if ink.any():
-        ink = binary_dilation(ink, np.ones((3, 3)), iterations=max(1, round(INK_RIM_UM / mpp)))
+    ink = _widened(foreign(density, mpp) & valid, max(1, round(INK_RIM_UM / mpp)))
     return drop_small(found & ~ink & ~fold(density, mpp) & valid, SPECK_UM2 / mpp**2)
+
+
+def _widened(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    """Widen a mask by `by` pixels in all eight directions: shifts, a tenth of the time of scipy's dilation."""
+    for _ in range(by):
+        for axis in (0, 1):
+            before = np.moveaxis(mask, axis, 0)
+            mask = mask.copy()
+            after = np.moveaxis(mask, axis, 0)
+            after[1:] |= before[:-1]
+            after[:-1] |= before[1:]
+    return mask
 
 
 def optical_density(pixels: NDArray[np.uint8], glass: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the optical density against glass, (3, h, w) float32, 0 to 3.9 (the end keeps noise in black grey)."""
     levels = np.arange(256, dtype=np.float32)
-    tables = [-np.log(np.clip(levels / max(float(white), 1.0), 0.02, 1)).astype(np.float32) for white in glass]
-    return np.stack([table[pixels[..., channel]] for channel, table in enumerate(tables)])
+    density = np.empty((3, *pixels.shape[:2]), np.float32)
+    for channel, white in enumerate(glass.tolist()):
+        table = -np.log(np.clip(levels / max(white, 1.0), 0.02, 1)).astype(np.float32)
+        np.take(table, pixels[..., channel], out=density[channel], mode="clip")
+    return density
 
 
 def _saturation(density: NDArray[np.float32]) -> NDArray[np.float32]:
