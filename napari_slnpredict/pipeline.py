@@ -7,9 +7,9 @@ what is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from .slide.grid import GridSpec, TileGrid, TileMap, map_tiles
 if TYPE_CHECKING:
     from .bundles.bundle import Bundle
     from .encode.encoder import Encoder
-    from .encode.engines import Device
+    from .encode.engines import Device, Engine
     from .encode.features import Bag
     from .mil.verdict import Head, Verdict
     from .slide.slide import Slide
@@ -34,11 +34,10 @@ if TYPE_CHECKING:
 SAME_SCALE = 1.02
 #: Up to here a coarser slide is enlarged and answered with "not sure"; beyond, model and slide do not fit.
 COARSEST = 2.0
-#: Share of unreadable tissue tiles above which nothing is said (reliability R1).
-MOST_DAMAGED = 0.01
 #: At most four pictures of the growing map a second.
 PAINT_SECONDS = 0.25
 
+T = TypeVar("T")
 Order = Callable[[TileGrid, NDArray[np.int64]], NDArray[np.int64]]
 
 
@@ -135,6 +134,9 @@ def predict_slide(
     tissue: TissueMask | None = None,
     order: Order | None = None,
     device: Device | None = None,
+    engine: Engine | None = None,
+    threads: int | None = None,
+    nice: int = 0,
 ) -> Job[Prediction]:
     """Predict one slide and say where the model looked.
 
@@ -150,6 +152,10 @@ def predict_slide(
         Asked before every chunk which of the remaining tiles come first (the viewer: those in view).
     device : Device, optional
         Chosen by `settings.device` when absent.
+    engine : Engine, optional
+        A network made ready before, for many slides.
+    threads, nice : int
+        As for `encode.embed.embed`; beside a window one core less and nice 10.
 
     Yields
     ------
@@ -161,8 +167,9 @@ def predict_slide(
     from .slide.grid import lay_grid
     from .slide.tissue import find_tissue
 
-    watch, warnings = Stopwatch(), list(slide.warnings)
+    watch, warnings = Stopwatch(), list[str]()
     check_slide(slide)
+    yield from (Warn(text) for text in slide.warnings)
     yield Stage("model", "Loading the model")
     with watch("model"):
         device = device or choose_device(settings.device)
@@ -171,7 +178,9 @@ def predict_slide(
         encoder = encoder_of(bundle, settings)
     spec = grid_spec(bundle)
     coarser = check_scale(slide, spec, bundle.name)
-    yield from _note(warnings, coarser, encoder.warning)
+    if coarser:
+        warnings.append(coarser)
+        yield Warn(coarser)
 
     yield Stage("tissue", "Finding tissue")
     with watch("tissue"):
@@ -187,13 +196,11 @@ def predict_slide(
         with watch("embed"):
             job = embed(
                 slide, grid, encoder, cache=settings.cache_dir, device=device, order=order, batch=settings.batch,
-                watch=watch,
+                threads=threads, nice=nice, watch=watch, engine=engine,
             )  # fmt: skip
             bag = yield from _painted(job, head, grid, warnings)
-        unreadable = _unreadable(bag)
-        yield from _note(warnings, unreadable)
         slide.unchanged()
-        if np.mean(bag.damaged) <= MOST_DAMAGED:
+        if not bag.too_damaged:
             with watch("judge"):
                 verdict = yield from _heard(judge(head, bag), warnings)
     else:
@@ -210,8 +217,8 @@ def predict_slide(
         verdict=verdict,
         tissue=tissue,
         seconds=dict(watch.seconds),
-        warnings=tuple(dict.fromkeys(warnings)),
-        device=f"{device.name} ({device.why})" if device.why else device.name,
+        warnings=tuple(dict.fromkeys((*slide.warnings, *warnings))),
+        device=str(device),
         answer=answer,
         sure=sure,
     )
@@ -373,14 +380,15 @@ def _painted(job: Job[Bag], head: Head, grid: TileGrid, warnings: list[str]) -> 
     return (yield from _heard(job, warnings, paint))
 
 
-def _heard(job: Job[Any], warnings: list[str], see: Callable[[Event], Event | None] = lambda event: event) -> Job[Any]:
+def _heard(job: Job[T], warnings: list[str], see: Callable[[Event], Event | None] = lambda event: event) -> Job[T]:
     """Drive an inner job, keep its warnings, and let `see` change or drop its events."""
     try:
         while True:
             try:
                 event = next(job)
             except StopIteration as end:
-                return end.value
+                result: T = end.value
+                return result
             if isinstance(event, Warn):
                 warnings.append(event.message)
             shown = see(event)
@@ -388,17 +396,3 @@ def _heard(job: Job[Any], warnings: list[str], see: Callable[[Event], Event | No
                 yield shown
     finally:
         job.close()
-
-
-def _note(warnings: list[str], *messages: str) -> Generator[Event, None, None]:
-    for message in messages:
-        if message:
-            warnings.append(message)
-            yield Warn(message)
-
-
-def _unreadable(bag: Bag) -> str:
-    damaged = int(np.sum(bag.damaged))
-    if not damaged:
-        return ""
-    return f"{damaged:,} of {len(bag.grid):,} tissue tiles could not be read and had no say."

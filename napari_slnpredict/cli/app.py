@@ -61,7 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    if debug:  # it may stand anywhere; the application itself takes it before the command
+        arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]
     surfaced = _surface_threads(debug)
     try:
         code = _run(arguments, debug)

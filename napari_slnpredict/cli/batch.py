@@ -59,6 +59,8 @@ def run_batch(
         um/px for slides whose table row gives none.
     on_change : callable
         Called after every slide that was finished or failed.
+    debug : bool
+        Print the traceback of an unexpected error.
     """
     from napari_slnpredict.events import Throttle
     from napari_slnpredict.slide.slide import open_slide
@@ -82,10 +84,10 @@ def run_batch(
                 if isinstance(error, ResourceError):
                     outcome.exit_code = error.exit_code
                     return outcome
-            except Exception as error:
-                # A library's surprise on one slide: named, recorded, and the others go on.
+            except Exception as error:  # noqa: BLE001 - whatever a library raises on one slide
+                # Named, recorded, and the others go on.
                 if debug:
-                    raise
+                    screen.console.print_exception()
                 _failed(outcome, screen, names, item, error)
                 on_change(outcome)
             else:

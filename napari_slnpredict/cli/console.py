@@ -105,12 +105,12 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table on stdout, cells as they are."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Print a table on stdout, one line a row whatever the width of the terminal, so that it can be piped."""
+    import typer
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(table)
+    from napari_slnpredict.errors import one_line
+
+    lines = [columns, *([one_line(cell, 300) for cell in row] for row in rows)]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(columns))]
+    for line in lines:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -11,7 +11,7 @@ import typer
 
 from napari_slnpredict.events import Event, Job
 
-from .options import AsJson, Cache, Device, Mpp, Pseudonym, Reader, Slides
+from .options import AsJson, Cache, Device, Mpp, Pseudonym, Reader, Slides, wants_debug
 
 if TYPE_CHECKING:
     from napari_slnpredict.encode.encoder import Encoder
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def embed(
+    context: typer.Context,
     slides: Slides,
     encoder: Annotated[
         str, typer.Option("--encoder", help="Name of an encoder; see slnpredict encoders.")
@@ -59,7 +60,7 @@ def embed(
     names = Names(inputs, {}, pseudonym)
     work = _Work(load_encoder(encoder, settings), chosen, settings, names, out)
 
-    outcome = run_batch(inputs, names, work, mpp=mpp, reader=reader)
+    outcome = run_batch(inputs, names, work, mpp=mpp, reader=reader, debug=wants_debug(context))
     if out is not None:
         write_failures(out, outcome)
     if as_json:

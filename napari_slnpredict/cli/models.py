@@ -49,25 +49,26 @@ def _model_row(entry: Bundle | BrokenBundle) -> dict[str, Any]:
 
 def encoders(as_json: AsJson = False) -> None:
     """List the encoders that --encoder can name, with size, licence, and whether their weights are here."""
-    from napari_slnpredict.encode.encoder import list_encoders
+    from dataclasses import asdict
+
+    from napari_slnpredict.encode.listing import list_encoders
     from napari_slnpredict.settings import load_settings
 
     from .console import print_json, print_table
 
-    rows = [dict(row) for row in list_encoders(load_settings())]
+    settings = load_settings()
+    rows = list_encoders(settings)
     if as_json:
-        print_json({"format": 1, "command": "encoders", "encoders": rows})
+        print_json({"format": 1, "command": "encoders", "encoders": [asdict(row) for row in rows]})
         return
-    columns = list(rows[0]) if rows else ["name"]
-    print_table(columns, [[_cell(row[column]) for column in columns] for row in rows])
+    print_table(
+        ["name", "weights here", "features", "size", "licence", "source", ""],
+        [[r.name, "yes" if r.here else "no", str(r.dim or ""), megabytes(1e6 * r.megabytes) if r.megabytes else "",
+          r.licence, r.source, r.remark if r.here else ""] for r in rows],
+    )  # fmt: skip
+    import typer
 
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return " to ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
-    return "" if value is None else str(value)
+    typer.echo(f"\nAlso timm:<name> and local:<file or folder>. Weights go to {settings.models_dir}/<name>.safetensors")
 
 
 def megabytes(size: float) -> str:

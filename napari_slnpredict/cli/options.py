@@ -31,3 +31,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable res
 Pseudonym = Annotated[
     bool, typer.Option("--pseudonym", help="Put content ids where file names would stand, in files and messages.")
 ]
+
+
+def wants_debug(context: typer.Context) -> bool:
+    """Whether ``--debug`` was given, anywhere on the command line."""
+    return bool(context.find_root().params.get("debug"))

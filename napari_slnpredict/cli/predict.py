@@ -10,7 +10,7 @@ import typer
 
 from napari_slnpredict.events import Event
 
-from .options import AsJson, Cache, Device, Mpp, Pseudonym, Reader, Slides
+from .options import AsJson, Cache, Device, Mpp, Pseudonym, Reader, Slides, wants_debug
 
 if TYPE_CHECKING:
     from napari_slnpredict.encode.engines import Device as ChosenDevice
@@ -25,6 +25,7 @@ DEFAULT_MODEL = "demo-sln"
 
 
 def predict(
+    context: typer.Context,
     slides: Slides,
     model: Annotated[str, typer.Option("--model", help="Name or folder of a model.")] = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("out"),
@@ -47,7 +48,7 @@ def predict(
 
     if origin not in ORIGINS:
         raise typer.BadParameter(f"{origin!r} is not one of {', '.join(ORIGINS)}", param_hint="--origin")
-    request = Request(out, origin, pseudonym, mpp, reader)
+    request = Request(out, origin, pseudonym, mpp, reader, wants_debug(context))
     outcome = predict_slides(slides, model, request, device=device, cache=cache)
     if as_json:
         from .console import print_json
@@ -66,8 +67,10 @@ class Request:
         pseudonym: bool = False,
         mpp: float | None = None,
         reader: str | None = None,
+        debug: bool = False,
     ) -> None:
         self.out, self.origin, self.pseudonym, self.mpp, self.reader = out, origin, pseudonym, mpp, reader
+        self.debug = debug
 
 
 def predict_slides(
@@ -99,7 +102,9 @@ def predict_slides(
         write_failures(request.out, outcome)
 
     work = _Work(head, chosen, settings, request, names, table)
-    outcome = run_batch(inputs, names, work, mpp=request.mpp, reader=request.reader, on_change=changed)
+    outcome = run_batch(
+        inputs, names, work, mpp=request.mpp, reader=request.reader, on_change=changed, debug=request.debug
+    )
     table.write(again=True)
     write_failures(request.out, outcome)
     return outcome
