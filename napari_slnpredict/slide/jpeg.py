@@ -16,6 +16,7 @@ SOI, EOI, SOS, APP0, APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xEE
 # Start-of-frame markers; 0xC4, 0xC8 and 0xCC are tables and extensions.
 FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 MAX_SEGMENTS = 200
+MAX_PARTS = 65536
 
 
 def adobe_marker(transform: int) -> bytes:
@@ -89,7 +90,7 @@ def complete_stream(data: bytes, tables: bytes, transform: int) -> tuple[bytes, 
         if marker in (APP0, APP14):
             continue
         if marker in FRAMES:
-            frame = read_frame(data, start)
+            frame = read_frame(data, start, end)
         if marker == SOS:
             kept.append(data[start:])
             break
@@ -101,9 +102,32 @@ def complete_stream(data: bytes, tables: bytes, transform: int) -> tuple[bytes, 
     return b"".join(kept), frame
 
 
-def read_frame(data: bytes, start: int) -> Frame:
-    """Return the frame whose segment begins at `start`."""
-    if start + 10 > len(data):
+def read_frame(data: bytes, start: int, end: int) -> Frame:
+    """Return the frame of the segment from `start` to `end`."""
+    if end - start < 10:
         raise TileFault("its JPEG header ends early")
     bits, height, width, components = struct.unpack_from(">BHHB", data, start + 4)
     return Frame(width, height, components, bits)
+
+
+def jpeg2000_is_whole(data: bytes) -> bool:
+    """Whether a JPEG 2000 codestream's parts follow each other up to its end marker.
+
+    The decoder fills what is missing with a blurred picture and says nothing; a tile that was cut or whose end is
+    zeros is found by its table of parts.
+    """
+    position = 2
+    while data[position : position + 2] != b"\xff\x90":  # the main header, up to the first part
+        if position + 4 > len(data) or data[position] != 0xFF:
+            return False
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    for _ in range(MAX_PARTS):
+        if data[position : position + 2] == b"\xff\xd9":
+            return True
+        if data[position : position + 2] != b"\xff\x90":
+            return False
+        length = int.from_bytes(data[position + 6 : position + 10], "big")
+        if length == 0:  # the last part may leave its length open; then the end marker is all there is to check
+            return data.rstrip(b"\0").endswith(b"\xff\xd9")
+        position += max(length, 12)
+    return False

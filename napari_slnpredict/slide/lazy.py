@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,15 +35,24 @@ class LevelArray:
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         rows, columns, *rest = key if isinstance(key, tuple) else (key, slice(None))
-        if not (isinstance(rows, slice) and isinstance(columns, slice)):
-            raise TypeError("a level is sliced by ranges of rows and columns")
-        y, y_end, y_step = rows.indices(self.shape[0])
-        x, x_end, x_step = columns.indices(self.shape[1])
-        if min(y_step, x_step) < 1:
-            raise TypeError("a level is not read backwards")
+        y, y_end, down = _range(rows, self.shape[0])
+        x, x_end, across = _range(columns, self.shape[1])
         pixels = self._slide.read_exact(self._level, x, y, max(x_end - x, 0), max(y_end - y, 0))
-        part: NDArray[np.uint8] = pixels[::y_step, ::x_step][(slice(None), slice(None), *rest)]
+        part: NDArray[np.uint8] = pixels[(down, across, *rest)]
         return part
+
+
+def _range(key: Any, length: int) -> tuple[int, int, Any]:
+    """Return start and end of what to read, and what to take of it: an int or a slice, as numpy would."""
+    if isinstance(key, slice):
+        start, end, step = key.indices(length)
+        if step < 1:
+            raise TypeError("a level is not read backwards")
+        return start, end, slice(None, None, step)
+    index = operator.index(key)
+    if not -length <= index < length:
+        raise IndexError(f"{index} of {length}")
+    return index % length, index % length + 1, 0
 
 
 def level_arrays(slide: Slide) -> list[Any]:
@@ -65,6 +75,7 @@ def level_arrays(slide: Slide) -> list[Any]:
                 chunks=chunks,
                 name=f"slide-{tokenize(slide.identity, slide.reader, level)}",
                 asarray=False,
+                fancy=False,
                 meta=np.empty((0, 0, 0), np.uint8),
             )
         )

@@ -15,7 +15,7 @@ from .directory import Directory, Inspection
 from .handle import SlideFile
 from .levels import levels_of, stated_size_differs, vendor_of
 from .source import Source, TileFault
-from .tiles import BYTE_CODECS, TileSource, own_source_reads
+from .tiles import BYTE_CODECS, JPEG, TileSource, own_source_reads
 
 READERS = ("tiles", "tiffslide", "openslide")
 #: Who reads which vendor's TIFF, best first. OpenSlide alone knows Ventana's and Trestle's overlapping tiles and the
@@ -81,6 +81,8 @@ def open_source(inspection: Inspection, file: SlideFile, reader: str | None) -> 
         try:
             opened = _try(name, inspection, file, vendor, levels)
         except SlideError as error:
+            if name == "tiles" and isinstance(error, CorruptSlide) and levels[0].compression == JPEG:
+                raise  # what a strict decoder calls damaged, the libraries' lax ones show as grey
             failures.append(error)
             continue
         if opened.disagreement and reader is None:

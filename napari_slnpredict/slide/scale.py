@@ -107,7 +107,7 @@ def parse_number(text: str) -> float | None:
     text = text.strip()
     if text.count(",") == 1 and "." not in text:
         text = text.replace(",", ".")
-    if not re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", text):
+    if not re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", text, re.ASCII):
         return None
     number = float(text)
     return number if math.isfinite(number) else None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .codestream import BadStream, j2k_frame
 from .directory import Directory
 from .handle import SlideFile
-from .jpeg import complete_stream, table_segments
+from .jpeg import complete_stream, jpeg2000_is_whole, table_segments
 from .source import WHITE, Tile, TileFault, over_white, white_tile
 
 JPEG = 7
@@ -177,6 +177,8 @@ def _jpeg2000_decoder(directory: Directory) -> Callable[[bytes], NDArray[np.uint
     def decode(data: bytes) -> NDArray[np.uint8]:
         if _jpeg2000_shape(data) != shape:
             raise TileFault("its JPEG 2000 header is damaged or of another size")
+        if not jpeg2000_is_whole(data):
+            raise TileFault("its JPEG 2000 data end early")
         try:
             pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
         except (RuntimeError, ValueError) as error:  # imagecodecs' own errors are RuntimeErrors

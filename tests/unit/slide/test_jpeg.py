@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from napari_slnpredict.slide.jpeg import adobe_marker, complete_stream, segments, table_segments
+from napari_slnpredict.slide.source import TileFault
+
+from .made_slides import picture
+
+
+@pytest.fixture(scope="module")
+def stream() -> bytes:
+    return bytes(simplejpeg.encode_jpeg(picture(64, 48), quality=90, colorsubsampling="420"))
+
+
+def split(stream: bytes) -> tuple[bytes, bytes]:
+    """Return shared tables and the abbreviated stream, as TIFF stores them."""
+    tables, rest = [b"\xff\xd8"], [b"\xff\xd8"]
+    end = 2
+    for marker, start, end in segments(stream):
+        if marker == 0xDA:
+            rest.append(stream[start:])
+        else:
+            (tables if marker in (0xDB, 0xC4) else rest).append(stream[start:end])
+    return b"".join([*tables, b"\xff\xd9"]), b"".join(rest)
+
+
+def test_an_abbreviated_stream_is_completed(stream: bytes) -> None:
+    """Tables stored apart were lost, so no tile of most Aperio slides decodes."""
+    tables, short = split(stream)
+    whole, frame = complete_stream(short, table_segments(tables), 1)
+    assert (frame.width, frame.height, frame.components, frame.bits) == (64, 48, 3, 8)
+    assert np.array_equal(simplejpeg.decode_jpeg(whole), simplejpeg.decode_jpeg(stream))
+
+
+def test_the_tag_decides_the_colours(stream: bytes) -> None:
+    """A marker inside the stream overruled the TIFF's own tag: RGB tiles in false colours."""
+    import imagecodecs
+
+    as_rgb, _ = complete_stream(stream, b"", 0)  # the stream itself has a JFIF marker, which means YCbCr
+    raw = imagecodecs.jpeg8_decode(stream, colorspace=2, outcolorspace=2)
+    assert np.array_equal(simplejpeg.decode_jpeg(as_rgb), raw)
+    lying = stream[:2] + adobe_marker(0) + stream[2:]
+    assert np.array_equal(simplejpeg.decode_jpeg(complete_stream(lying, b"", 1)[0]), simplejpeg.decode_jpeg(stream))
+
+
+def test_fill_bytes_between_segments_are_allowed(stream: bytes) -> None:
+    """A lawful stream with fill bytes was called damaged."""
+    whole, _ = complete_stream(stream[:2] + b"\xff\xff" + stream[2:], b"", 1)
+    assert np.array_equal(simplejpeg.decode_jpeg(whole), simplejpeg.decode_jpeg(stream))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda s: b"",
+        lambda s: bytes(len(s)),
+        lambda s: s[:2],
+        lambda s: s[:30],
+        lambda s: s[:2] + b"\x00" + s[3:],
+        lambda s: s[:4] + b"\xff\xff" + s[6:],
+        lambda s: s[:4] + b"\x00\x01" + s[6:],
+        lambda s: b"\xff\xd8\xff\xd9",
+        lambda s: b"\xff\xd8" + b"\xff\xe1\x00\x02" * 300,
+        lambda s: b"\xff\xd8\xff\xda\x00\x02",
+        lambda s: b"\xff\xd8\xff\xc0\x00\x04\x00\x00\xff\xda\x00\x02",
+    ],
+)
+def test_a_damaged_head_is_a_fault(stream: bytes, damage: object) -> None:
+    """A damaged tile raised something that ends the whole read, or looped."""
+    with pytest.raises(TileFault):
+        complete_stream(damage(stream), b"", 1)  # type: ignore[operator]
+
+
+def test_damaged_tables_are_a_fault() -> None:
+    """Noise in the shared tables was spliced into every tile."""
+    assert table_segments(None) == b""
+    for tables in (b"noise", b"\xff\xd8\x12\x34", b"\xff\xd8\xff\xdb\xff\xff"):
+        with pytest.raises(TileFault):
+            table_segments(tables)
