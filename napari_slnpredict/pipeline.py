@@ -47,20 +47,14 @@ class Prediction:
 
     Attributes
     ----------
-    slide_id, content_id, bundle_digest : str
     bundle, encoder
         The model that judged and the network that looked.
-    grid : TileGrid
     bag : Bag or None
         None: there was no tissue to embed.
     verdict : Verdict or None
         None: no tissue, or too much of it unreadable.
-    anomaly : None
-        Place of the anomaly map.
-    tissue : TissueMask
     seconds : dict of str to float
-        Seconds per stage, and within them for read, decode, encode, write.
-    warnings : tuple of str
+        Per stage, and within them for read, decode, resize, encode, write (summed over threads).
     device : str
         Where it ran and why there.
     answer : str
@@ -193,12 +187,14 @@ def predict_slide(
 
     bag, verdict = None, None
     if len(grid):
+        before = slide.seconds_spent
         with watch("embed"):
             job = embed(
                 slide, grid, encoder, cache=settings.cache_dir, device=device, order=order, batch=settings.batch,
                 threads=threads, nice=nice, watch=watch, engine=engine,
             )  # fmt: skip
             bag = yield from _painted(job, head, grid, warnings)
+        _split_reading(watch, before, slide.seconds_spent)
         slide.unchanged()
         if not bag.too_damaged:
             with watch("judge"):
@@ -360,6 +356,14 @@ def scale_values(prediction: Prediction, scale: str) -> TileMap:
     if kind == "evidence":
         return map_tiles(grid, values, f"evidence for {name}", "logit")
     return map_tiles(grid, values, "attention", unit[kind])
+
+
+def _split_reading(watch: Stopwatch, before: dict[str, float], after: dict[str, float]) -> None:
+    """Split the reading of tiles into bytes read, decoding, and bringing tiles to the model's resolution."""
+    cut = watch.seconds.get("read", 0.0)
+    for part in ("read", "decode"):
+        watch.seconds[part] = after[part] - before[part]
+    watch.seconds["resize"] = max(0.0, cut - watch.seconds["read"] - watch.seconds["decode"])
 
 
 def _painted(job: Job[Bag], head: Head, grid: TileGrid, warnings: list[str]) -> Job[Bag]:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -49,6 +50,8 @@ class SlideFile:
         self._lock = threading.Lock()
         self._users = 0
         self._closing = False
+        #: Seconds spent in reading bytes, summed over threads.
+        self.seconds = 0.0
         # Not every platform has pread; there, seek and read stay together under a lock.
         self._seeking = None if hasattr(os, "pread") else threading.Lock()
         self.identity: Identity = identity_of(os.fstat(self._descriptor))
@@ -69,10 +72,11 @@ class SlideFile:
             if self._closing:
                 raise ValueError("the slide is closed")
             self._users += 1
+        start = time.perf_counter()
         try:
             return self._read(offset, length)
         finally:
-            self._release()
+            self._release(time.perf_counter() - start)
 
     def _read(self, offset: int, length: int) -> bytes:
         if self._seeking is None:
@@ -85,9 +89,10 @@ class SlideFile:
             os.lseek(self._descriptor, offset, os.SEEK_SET)
             return b"".join(iter(_Remaining(self._descriptor, length), b""))
 
-    def _release(self) -> None:
+    def _release(self, seconds: float) -> None:
         # The descriptor's number may be given to another file as soon as it is closed: the last reader closes.
         with self._lock:
+            self.seconds += seconds
             self._users -= 1
             last = self._closing and self._users == 0
         if last:
@@ -115,6 +120,11 @@ class SlideFile:
             idle = self._users == 0
         if idle:
             os.close(self._descriptor)
+
+    def __del__(self) -> None:
+        # A slide that nobody closed must not keep its file for the life of the process.
+        if hasattr(self, "_closing"):
+            self.close()
 
 
 def changed(path: Path) -> CorruptSlide:

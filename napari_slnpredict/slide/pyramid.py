@@ -7,6 +7,7 @@ one above, computed tile by tile when somebody looks and remembered within the m
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -145,6 +146,9 @@ class Pyramid:
     def __init__(self, source: Source, budget: int) -> None:
         self.source = source
         self.levels = all_levels(source)
+        #: Seconds spent in reading and decoding stored tiles, summed over threads.
+        self.seconds = 0.0
+        self._clock = threading.Lock()
         self._cache = TileCache(int(budget * (1 - DEAR_SHARE)))
         self._dear = TileCache(int(budget * DEAR_SHARE))
         #: Undecodable stored tiles met so far: (level, column, row) -> why.
@@ -161,12 +165,16 @@ class Pyramid:
         return tile
 
     def _stored(self, level: int, column: int, row: int) -> Tile:
+        start = time.perf_counter()
         try:
             return self.source.tile(level, column, row)
         except TileFault as fault:
             self.faults[level, column, row] = str(fault)
             _, _, width, height = self.tile_box(level, column, row)
             return white_tile(height, width, str(fault))
+        finally:
+            with self._clock:
+                self.seconds += time.perf_counter() - start
 
     def _halved(self, level: int, column: int, row: int) -> Tile:
         from PIL import Image

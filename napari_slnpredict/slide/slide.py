@@ -27,6 +27,7 @@ from .directory import Identity, Inspection
 from .handle import SlideFile, changed, content_id, identity_of
 from .inspect import inspect
 from .lazy import level_arrays
+from .look import why_dark
 from .opening import Opened, open_source
 from .properties import safe_properties, slide_bounds
 from .pyramid import Pyramid, Region
@@ -34,9 +35,6 @@ from .scale import Scale, given_scale, property_scale, tiff_scale
 
 #: Largest rectangle read in one piece, px (0.8 GB); whoever wants more reads it in parts.
 MAX_REGION_PX = 1 << 28
-#: Background darker than this (brightest channel, median over the slide) is no light shining through glass.
-DARK = 60
-_LOOK_PX = 4_000_000
 
 
 def open_slide(
@@ -201,40 +199,27 @@ class Slide:
         bottom = min(math.ceil((y + height) * scale), self.dimensions[1])
         return level, left, top, right - left, bottom - top
 
+    @property
+    def seconds_spent(self) -> dict[str, float]:
+        """Seconds spent so far, summed over threads: ``read`` bytes, ``decode`` them into pixels.
+
+        OpenSlide reads the file itself: all its time counts as decoding.
+        """
+        read = self._file.seconds
+        return {"read": read, "decode": max(0.0, self._pyramid.seconds - read)}
+
     @cached_property
     def not_brightfield(self) -> str | None:
         """Why this is no brightfield slide by its look (a dark background, as in fluorescence); None when it may be.
 
         Slides that cannot be brightfield by their kind of pixels (16 bit, grey, ...) do not open at all.
         """
-        pixels, valid = self._look()
-        if not valid.any():
-            return None
-        median = float(np.median(pixels.max(axis=-1)[valid]))
-        return None if median >= DARK else f"its background is dark (median {median:.0f} of 255), as in fluorescence"
+        return why_dark(self._pyramid)
 
     @property
     def brightfield(self) -> bool:
         """Whether nothing speaks against brightfield."""
         return self.not_brightfield is None
-
-    def _look(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Return some of the slide's pixels without reading it whole: (h, w, 3) and (h, w)."""
-        level = self.stored_level_count - 1
-        shape = self._pyramid.levels[level]
-        if shape.width * shape.height <= _LOOK_PX:
-            return self._pyramid.region(level, 0, 0, shape.width, shape.height)[:2]
-        across, down = -(-shape.width // shape.tile_width), -(-shape.height // shape.tile_height)
-        # A lattice of 5 x 5 tiles, the border included: glass there, tissue in the middle.
-        columns = sorted({round(k * (across - 1) / 4) for k in range(5)})
-        rows = sorted({round(k * (down - 1) / 4) for k in range(5)})
-        tiles = [self._pyramid.tile(level, column, row) for row in rows for column in columns]
-        colours = [tile.pixels[::4, ::4].reshape(1, -1, 3) for tile in tiles]
-        marks = [
-            np.ones(tile.pixels.shape[:2], np.bool_)[::4, ::4] if tile.valid is None else tile.valid[::4, ::4]
-            for tile in tiles
-        ]
-        return np.concatenate(colours, axis=1), np.concatenate([mark.reshape(1, -1) for mark in marks], axis=1)
 
     def require_mpp(self) -> float:
         """Return um per level-0 pixel, or raise `MissingScale`."""

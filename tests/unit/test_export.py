@@ -80,7 +80,7 @@ def test_run_json_says_what_ran(found: Predicted, tmp_path: Path) -> None:
     write(found, tmp_path / "out", settings={"device": "auto"})
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert set(run["seconds"]) >= {"read", "decode", "encode", "write"}
-    assert run["seconds"]["read"] == 0.25
+    assert run["seconds"]["resize"] >= 0
     assert run["settings"] == {"origin": "qupath", "device": "auto"}
     assert run["versions"]["napari-slnpredict"]
     assert run["slide"]["reader"] == found.slide.reader

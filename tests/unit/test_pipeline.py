@@ -40,7 +40,7 @@ def test_a_slide_becomes_a_prediction(tmp_path: Path, monkeypatch: pytest.Monkey
         assert prediction.verdict.attention is not None
         assert prediction.verdict.attention.sum() == pytest.approx(1)
         assert len(prediction.grid) > 20
-        assert set(prediction.seconds) >= {"model", "tissue", "grid", "embed", "judge", "read"}
+        assert set(prediction.seconds) >= {"model", "tissue", "grid", "embed", "judge", "read", "decode", "resize"}
         assert prediction.bundle_digest == found.head.bundle.digest  # type: ignore[union-attr]
         assert prediction.device == "cpu (asked for)"
 
