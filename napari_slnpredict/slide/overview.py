@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Level pixels read at once; bounds the memory of a slide of any size (about 60 MB a strip).
 STRIP_PX = 4_000_000
+#: Damaged tiles of a coarse level that are replaced from finer ones; a file with more is beyond mending.
+MENDED = 64
 
 
 def overview(slide: Slide, mpp: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -34,34 +36,65 @@ def overview(slide: Slide, mpp: float) -> tuple[NDArray[np.uint8], NDArray[np.bo
     """
     scale = mpp / slide.require_mpp()
     level = slide.best_level(scale)
-    step = scale / slide.level_downsamples[level]  # level pixels per mask pixel
-    width, height = slide.level_dimensions[level]
     shape = int(np.ceil(slide.dimensions[1] / scale - 1e-6)), int(np.ceil(slide.dimensions[0] / scale - 1e-6))
     shape = max(1, shape[0]), max(1, shape[1])
     pixels, valid = np.full((*shape, 3), 255, np.uint8), np.zeros(shape, bool)
-    for rows, columns in _parts(shape, step):
-        top, bottom = int(rows[0] * step), min(int(np.ceil((rows[1]) * step)), height)
-        left, right = int(columns[0] * step), min(int(np.ceil(columns[1] * step)), width)
-        if bottom <= top or right <= left:
-            continue
-        read, readable = slide.read_level(level, left, top, right - left, bottom - top)
-        here = slice(*rows), slice(*columns)
-        pixels[here], valid[here] = _shrink(
-            read,
-            readable,
-            np.arange(rows[0], rows[1] + 1) * step - top,
-            np.arange(columns[0], columns[1] + 1) * step - left,
-        )
+    _fill(slide, level, scale, (slice(0, shape[0]), slice(0, shape[1])), pixels, valid)
+    _mend(slide, scale, pixels, valid)
     return pixels, valid
 
 
-def _parts(shape: tuple[int, int], step: float) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield (row range, column range) of mask pixels whose level pixels fit one read."""
-    wide = max(1, min(shape[1], int(STRIP_PX / (step * step * 8))))
+def _fill(
+    slide: Slide,
+    level: int,
+    scale: float,
+    where: tuple[slice, slice],
+    pixels: NDArray[np.uint8],
+    valid: NDArray[np.bool_],
+) -> None:
+    """Read a part of the overview from one level, in pieces, into its pixels that are not known yet."""
+    step = scale / slide.level_downsamples[level]  # level pixels per overview pixel
+    width, height = slide.level_dimensions[level]
+    for rows, columns in _parts(where, step):
+        top, bottom = int(rows.start * step), min(int(np.ceil(rows.stop * step)), height)
+        left, right = int(columns.start * step), min(int(np.ceil(columns.stop * step)), width)
+        if bottom <= top or right <= left:
+            continue
+        read, readable = slide.read_level(level, left, top, right - left, bottom - top)
+        found, known = _shrink(
+            read,
+            readable,
+            np.arange(rows.start, rows.stop + 1) * step - top,
+            np.arange(columns.start, columns.stop + 1) * step - left,
+        )
+        new = known & ~valid[rows, columns]
+        pixels[rows, columns][new] = found[new]
+        valid[rows, columns] |= known
+
+
+def _mend(slide: Slide, scale: float, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
+    """Read from finer levels what is damaged on a coarse one.
+
+    A coarse tile covers much tissue. Left out of the mask it would be left out of the grid, where nobody counts it.
+    """
+    for level, x, y, width, height in slide.damaged[:MENDED]:
+        low, high = int(y / scale), min(int(np.ceil((y + height) / scale)), valid.shape[0])
+        left, right = int(x / scale), min(int(np.ceil((x + width) / scale)), valid.shape[1])
+        where = slice(low, high), slice(left, right)
+        for finer in reversed(range(min(level, slide.stored_level_count))):
+            if valid[where].all():
+                break
+            _fill(slide, finer, scale, where, pixels, valid)
+
+
+def _parts(where: tuple[slice, slice], step: float) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and columns of overview pixels whose level pixels fit one read."""
+    rows, columns = where
+    wide = max(1, min(columns.stop - columns.start, int(STRIP_PX / (step * step * 8))))
     high = max(1, int(STRIP_PX / (step * step * wide)))
-    for row in range(0, shape[0], high):
-        for column in range(0, shape[1], wide):
-            yield (row, min(row + high, shape[0])), (column, min(column + wide, shape[1]))
+    for row in range(rows.start, rows.stop, high):
+        for column in range(columns.start, columns.stop, wide):
+            yield slice(row, min(row + high, rows.stop)), slice(column, min(column + wide, columns.stop))
 
 
 def _shrink(

@@ -147,10 +147,12 @@ def glass_colour(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray
     colours = pixels[glass].astype(np.float32)
     high: NDArray[np.float32] = colours.max(axis=1, initial=0)
     low: NDArray[np.float32] = colours.min(axis=1, initial=255)
-    neutral = colours[high - low < 0.2 * high]
-    if len(neutral) < max(4, 1e-3 * np.count_nonzero(valid)):
-        return COMMON_WHITE
-    return np.asarray(np.median(neutral, axis=0), np.float32)
+    enough = max(4, 1e-3 * np.count_nonzero(valid))
+    # Pure white is often fill around what was scanned: glass that was is preferred to it.
+    for choice in ((high - low < 0.2 * high) & (low < 255), high - low < 0.2 * high):
+        if np.count_nonzero(choice) >= enough:
+            return np.asarray(np.median(colours[choice], axis=0), np.float32)
+    return COMMON_WHITE
 
 
 def _local(plane: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -19,6 +19,7 @@ class ArraySlide:
     downsamples : whole factors, the first 1
     unreadable : rectangles (x, y, w, h), level-0 px, not valid: damaged file tiles
     sparse : rectangles not valid without damage: tiles never scanned
+    bad_level : the coarsest levels, from this one on, are the damaged ones
     """
 
     def __init__(
@@ -30,18 +31,16 @@ class ArraySlide:
         unreadable: tuple[tuple[int, int, int, int], ...] = (),
         sparse: tuple[tuple[int, int, int, int], ...] = (),
         not_brightfield: str | None = None,
+        bad_level: int = 0,
     ) -> None:
         self.path, self.slide_id, self.mpp, self.not_brightfield = Path("array.svs"), "array", mpp, not_brightfield
         self.dimensions = (pixels.shape[1], pixels.shape[0])
         self.bounds = (0, 0, *self.dimensions)
-        known = np.ones(pixels.shape[:2], bool)
-        white = pixels.copy()
-        for x, y, w, h in (*unreadable, *sparse):
-            known[y : y + h, x : x + w] = False
-            white[y : y + h, x : x + w] = 255
         self.levels = [
-            (shrink(white, f), shrink(known[..., None] * np.uint8(255), f)[..., 0] == 255) for f in downsamples
+            stored_level(pixels, sparse + (unreadable if level >= bad_level else ()), factor)
+            for level, factor in enumerate(downsamples)
         ]
+        self._bad_level = bad_level
         self.level_count = self.stored_level_count = len(self.levels)
         self.level_dimensions = tuple((p.shape[1], p.shape[0]) for p, _ in self.levels)
         self.level_downsamples = tuple(
@@ -53,7 +52,7 @@ class ArraySlide:
 
     @property
     def damaged(self) -> tuple[tuple[int, int, int, int, int], ...]:
-        return tuple((0, *r) for r, met in zip(self._unreadable, self._met, strict=True) if met)
+        return tuple((self._bad_level, *r) for r, met in zip(self._unreadable, self._met, strict=True) if met)
 
     def require_mpp(self) -> float:
         assert self.mpp is not None
@@ -73,8 +72,21 @@ class ArraySlide:
         with self._lock:
             self.reads.append((level, x, y, w, h))
             for i, (dx, dy, dw, dh) in enumerate(self._unreadable):
-                self._met[i] |= bool(dx < (x + w) * f and dx + dw > x * f and dy < (y + h) * f and dy + dh > y * f)
+                self._met[i] |= level >= self._bad_level and bool(
+                    dx < (x + w) * f and dx + dw > x * f and dy < (y + h) * f and dy + dh > y * f
+                )
         return pixels, valid
+
+
+def stored_level(
+    pixels: NDArray[np.uint8], missing: tuple[tuple[int, int, int, int], ...], factor: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """One level and where it is valid; missing rectangles are white."""
+    known, white = np.ones(pixels.shape[:2], bool), pixels.copy()
+    for x, y, w, h in missing:
+        known[y : y + h, x : x + w] = False
+        white[y : y + h, x : x + w] = 255
+    return shrink(white, factor), shrink(known[..., None] * np.uint8(255), factor)[..., 0] == 255
 
 
 def shrink(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

@@ -46,3 +46,23 @@ def test_unreadable_parts_do_not_darken_or_whiten_their_neighbours() -> None:
     assert not valid[0, 2]
     assert whole[0, 2].tolist() == [255, 255, 255]
     assert valid[1:].all()
+
+
+def test_a_damaged_coarse_tile_is_read_from_a_finer_level() -> None:
+    """A damaged tile of the overview covers square millimetres: tissue in it must not vanish without a word."""
+    pixels = np.full((512, 512, 3), 120, np.uint8)
+    slide = ArraySlide(pixels, 1.0, (1, 2, 4), unreadable=((64, 64, 128, 128),), bad_level=2)
+    whole, valid = overview(slide, 8.0)  # type: ignore[arg-type]
+    assert valid.all()
+    assert (whole == 120).all()
+    fine = [(level, w, h) for level, _, _, w, h in slide.reads if level == 1]
+    assert fine == [(1, 64, 64)]  # no more of the finer level than what is missing
+
+
+def test_what_no_level_holds_stays_unknown() -> None:
+    """Damage on every level cannot be mended, and must not be made up."""
+    pixels = np.full((512, 512, 3), 120, np.uint8)
+    slide = ArraySlide(pixels, 1.0, (1, 2, 4), unreadable=((64, 64, 128, 128),))
+    _, valid = overview(slide, 8.0)  # type: ignore[arg-type]
+    assert not valid[8:24, 8:24].any()
+    assert valid[:8].all()
