@@ -9,6 +9,7 @@ later reads.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +29,6 @@ from .source import WHITE, Source, Tile, TileFault, over_white
 WANTED_TILE = 256
 #: OpenSlide levels that name no tile size are cut into squares of this side.
 DEFAULT_TILE = 512
-#: Decoders may differ by rounding in lossy formats; anything above is another picture.
-LOSSY_TOLERANCE = 2
 
 Handle = TypeVar("Handle")
 
@@ -119,7 +118,7 @@ class TiffSlideSource:
         except NotBrightfield:
             raise
         except Exception as error:  # whatever a library raises on a strange file
-            raise UnsupportedSlide(f"tiffslide cannot open it ({_brief(error)})", file=self._path) from error
+            raise UnsupportedSlide(f"tiffslide cannot open it ({brief(error)})", file=self._path) from error
 
     def _check_kind(self, pixels: NDArray[Any]) -> None:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
@@ -130,16 +129,16 @@ class TiffSlideSource:
 
     def tile(self, level: int, column: int, row: int) -> Tile:
         """Read one tile. Raises `TileFault`."""
-        x, y, width, height = _tile_box(self, level, column, row)
+        x, y, width, height = tile_box(self, level, column, row)
         try:
             with self._pool.lend() as handle:
-                pixels = _level_region(handle, level, x, y, width, height)
+                pixels = level_region(handle, level, x, y, width, height)
         except ValueError as error:
             if "closed" in str(error):
                 raise
-            raise TileFault(f"tiffslide cannot decode it ({_brief(error)})") from error
+            raise TileFault(f"tiffslide cannot decode it ({brief(error)})") from error
         except Exception as error:  # codecs raise errors of their own kinds
-            raise TileFault(f"tiffslide cannot decode it ({_brief(error)})") from error
+            raise TileFault(f"tiffslide cannot decode it ({brief(error)})") from error
         if pixels.shape[:2] != (height, width) or pixels.dtype != np.uint8:
             raise TileFault("tiffslide returned another size than asked for")
         alpha = pixels[..., 3] if pixels.shape[2] == 4 else None
@@ -187,7 +186,7 @@ def open_tiffslide(file: SlideFile) -> Any:
     return handle
 
 
-def _level_region(handle: Any, level: int, x: int, y: int, width: int, height: int) -> NDArray[Any]:
+def level_region(handle: Any, level: int, x: int, y: int, width: int, height: int) -> NDArray[Any]:
     """Read a rectangle in the level's own pixels, (h, w, 3 or 4)."""
     # tiffslide takes a level-0 place and cuts location / downsample to whole pixels: the middle of the wanted pixel is
     # safe from the division's rounding.
@@ -262,7 +261,7 @@ class OpenSlideSource:
             ) from error
         except openslide.OpenSlideError as error:
             raise CorruptSlide(
-                f"OpenSlide cannot open it ({_brief(error)})", file=self._path, do="copy the slide again"
+                f"OpenSlide cannot open it ({brief(error)})", file=self._path, do="copy the slide again"
             ) from error
 
     def _tile_size(self, level: int) -> tuple[int, int]:
@@ -274,14 +273,14 @@ class OpenSlideSource:
         """Read one tile. Raises `TileFault`."""
         import openslide
 
-        x, y, width, height = _tile_box(self, level, column, row)
+        x, y, width, height = tile_box(self, level, column, row)
         downsample = self._downsamples[level]
         place = (round(x * downsample), round(y * downsample))
         try:
             with self._pool.lend() as handle:
                 picture = np.asarray(handle.read_region(place, level, (width, height)))
         except (openslide.OpenSlideError, CorruptSlide, UnsupportedSlide) as error:
-            raise TileFault(f"OpenSlide cannot decode it ({_brief(error)})") from error
+            raise TileFault(f"OpenSlide cannot decode it ({brief(error)})") from error
         alpha = picture[..., 3]
         colour = np.ascontiguousarray(picture[..., :3])
         if (alpha == WHITE).all():
@@ -294,108 +293,13 @@ class OpenSlideSource:
         self._pool.close()
 
 
-def _tile_box(source: Source, level: int, column: int, row: int) -> tuple[int, int, int, int]:
+def tile_box(source: Source, level: int, column: int, row: int) -> tuple[int, int, int, int]:
     """Return x, y, width, height of a tile in its level's pixels, cut at the level's edge."""
     (tile_width, tile_height), (width, height) = source.tile_sizes[level], source.level_dimensions[level]
     x, y = column * tile_width, row * tile_height
     return x, y, min(tile_width, width - x), min(tile_height, height - y)
 
 
-#: (level, x, y, width, height) in the library's own level -> pixels.
-_Read = Callable[[int, int, int, int, int], NDArray[Any]]
-#: Opens a library for a moment: its level sizes, with their numbers, and how to read from it.
-_Witness = Callable[[], contextlib.AbstractContextManager[tuple[dict[tuple[int, int], int], _Read]]]
-
-
-def compare_with_libraries(
-    own: Source, file: SlideFile, path: Path, places: Sequence[tuple[int, int, int]], tolerance: int
-) -> tuple[int, str]:
-    """Compare tiles of our own source with a library's reading of the same file.
-
-    tiffslide first; where it cannot read the file, OpenSlide, and of it level 0 only: it interpolates below.
-
-    Parameters
-    ----------
-    own : Source
-    file : SlideFile
-    path : Path
-        The same file, resolved.
-    places : sequence of (level, column, row)
-        Tiles that our source decodes.
-    tolerance : int
-        Largest difference of a sample.
-
-    Returns
-    -------
-    int
-        Tiles compared: not those of levels that the library does not list, nor those it cannot decode.
-    str
-        What differs; empty when all agree.
-    """
-    witnesses: tuple[tuple[str, _Witness], ...] = (
-        ("tiffslide", lambda: _tiffslide_reads(file)),
-        ("OpenSlide", lambda: _openslide_reads(path)),
-    )
-    for name, opener in witnesses:
-        try:
-            with opener() as (sizes, read):
-                compared, worst = _compare(own, places, sizes, read, tolerance)
-        except Exception:  # noqa: BLE001  a library that cannot open the file is no witness
-            continue
-        if worst > tolerance:
-            return compared, f"our pixels and {name}'s differ by up to {worst} grey levels"
-        if compared:
-            return compared, ""
-    return 0, ""
-
-
-@contextlib.contextmanager
-def _tiffslide_reads(file: SlideFile) -> Iterator[tuple[dict[tuple[int, int], int], _Read]]:
-    handle = open_tiffslide(file)
-    try:
-        sizes = {(int(w), int(h)): level for level, (w, h) in enumerate(handle.level_dimensions)}
-        yield sizes, lambda *box: _level_region(handle, *box)
-    finally:
-        handle.close()
-
-
-@contextlib.contextmanager
-def _openslide_reads(path: Path) -> Iterator[tuple[dict[tuple[int, int], int], _Read]]:
-    import openslide
-
-    handle: Any = openslide.OpenSlide(str(path))
-    try:
-        sizes = {(int(handle.dimensions[0]), int(handle.dimensions[1])): 0}
-        yield sizes, lambda level, x, y, w, h: np.asarray(handle.read_region((x, y), level, (w, h)))
-    finally:
-        handle.close()
-
-
-def _compare(
-    own: Source,
-    places: Sequence[tuple[int, int, int]],
-    sizes: Mapping[tuple[int, int], int],
-    read: _Read,
-    tolerance: int,
-) -> tuple[int, int]:
-    """Return how many tiles were compared and the worst difference, at most one above the tolerance."""
-    compared, worst = 0, 0
-    for level, column, row in places:
-        if own.level_dimensions[level] not in sizes or worst > tolerance:
-            continue
-        mine = own.tile(level, column, row)
-        try:
-            box = _tile_box(own, level, column, row)
-            other = read(sizes[own.level_dimensions[level]], *box)[..., :3]
-        except Exception:  # noqa: BLE001  codecs raise errors of their own kinds
-            continue
-        compared += 1
-        sure = np.s_[:] if mine.valid is None else mine.valid
-        difference = np.abs(mine.pixels.astype(np.int16) - other.astype(np.int16))[sure]
-        worst = max(worst, int(difference.max(initial=0)))
-    return compared, worst
-
-
-def _brief(error: BaseException) -> str:
-    """Return what kind of error it was, and its words where they are a library's own and short."""
-    return one_line(f"{type(error).__name__}: {error}", 120)
+def brief(error: BaseException) -> str:
+    """Return what kind of error it was and its words, folders left out: a path tells whose slide it is."""
+    return one_line(re.sub(r"[\w.~-]*[/\\][^\s'\":;,]*", "...", f"{type(error).__name__}: {error}"), 120)

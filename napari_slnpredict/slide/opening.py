@@ -10,12 +10,13 @@ import numpy as np
 
 from napari_slnpredict.errors import CorruptSlide, NotBrightfield, SlideError, UnsupportedSlide
 
-from .backends import LOSSY_TOLERANCE, OpenSlideSource, TiffSlideSource, compare_with_libraries
+from .backends import OpenSlideSource, TiffSlideSource
 from .directory import Directory, Inspection
 from .handle import SlideFile
 from .levels import levels_of, stated_size_differs, vendor_of
 from .source import Source, TileFault
 from .tiles import BYTE_CODECS, JPEG, TileSource, own_source_reads
+from .witness import LOSSY_TOLERANCE, compare_with_libraries
 
 READERS = ("tiles", "tiffslide", "openslide")
 #: Who reads which vendor's TIFF, best first. OpenSlide alone knows Ventana's and Trestle's overlapping tiles and the

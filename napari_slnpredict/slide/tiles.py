@@ -3,7 +3,7 @@
 The directories come from the scan, so the file is parsed once. JPEG is decoded strictly: of the decoders at hand only
 a strict one notices half-written and zeroed tiles, and it costs no more. Anything whose pixels depend on rules we do
 not implement is left to the libraries (`own_source_reads` says what), and what is read here is compared with a library
-at opening (`backends.compare_with_libraries`).
+at opening (`witness.compare_with_libraries`).
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from napari_slnpredict.errors import NotBrightfield, UnsupportedSlide
-from napari_slnpredict.slide.backends import HandlePool, OpenSlideSource, TiffSlideSource, compare_with_libraries
+from napari_slnpredict.slide.backends import HandlePool, OpenSlideSource, TiffSlideSource, brief
 from napari_slnpredict.slide.handle import SlideFile
 from napari_slnpredict.slide.inspect import inspect
 from napari_slnpredict.slide.source import Source, Tile, TileFault
 from napari_slnpredict.slide.tiles import TileSource
+from napari_slnpredict.slide.witness import compare_with_libraries
 
 from .made_slides import empty_tile, picture, spoil_tile, stored, write_aperio, write_tiff
 
@@ -186,3 +187,12 @@ def test_the_comparison_finds_a_difference(planar: bool, tmp_path: Path) -> None
     assert ("OpenSlide" if planar else "tiffslide") in differs
     assert compare_with_libraries(Wrong(file, directories), file, path, places, 4) == (2, "")
     file.close()
+
+
+def test_a_librarys_words_name_no_folder() -> None:
+    """A library's message carried the folder, which names a patient, into a log."""
+    words = brief(OSError("Couldn't open /home/me/Erika Mustermann/a.svs: C:\\data\\x.svs, no such file"))
+    assert "Mustermann/a" not in words
+    assert "/home" not in words
+    assert "data" not in words
+    assert words.startswith("OSError: Couldn't open")

@@ -191,9 +191,9 @@ def test_a_dark_background_is_not_brightfield(tmp_path: Path) -> None:
 
 def test_the_look_at_a_large_flat_slide_reads_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking for the kind of a slide without pyramid read all of it."""
-    from napari_slnpredict.slide import slide as module
+    from napari_slnpredict.slide import look
 
-    monkeypatch.setattr(module, "_LOOK_PX", 1000)
+    monkeypatch.setattr(look, "WHOLE_PX", 1000)
     with open_slide(write_tiff(tmp_path / "flat.tif", [picture(1500, 1000)], tile=64)) as slide:
         assert slide.brightfield
 
