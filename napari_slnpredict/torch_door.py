@@ -1,10 +1,15 @@
 """The one door through which torch, torchvision and timm come in.
 
 Measured: once a napari canvas has drawn with Mesa's software GL, libLLVM is mapped into the process; triton (pulled in
-by torchvision and timm through torch._dynamo) carries its own LLVM, its symbols bind to the wrong one, and the import
-is a segmentation fault. Loading triton's library with RTLD_DEEPBIND first, or telling Python that there is no triton
-where no CUDA device could use it, both cure it. Every import of the torch stack in the package goes through here; a
-lint test holds that.
+by torchvision and timm, and by torch's optimisers at their first step, through torch._dynamo) carries its own LLVM, its
+symbols bind to the wrong one, and the import is a segmentation fault. Three things cure it, and the door does the one
+that fits:
+
+- no LLVM yet: import triton now; a canvas may be drawn afterwards;
+- LLVM is there, and a GPU could use triton: load triton's library with RTLD_DEEPBIND first;
+- LLVM is there, and no GPU: tell Python that there is no triton, which torch and timm handle.
+
+Every import of the torch stack in the package goes through here; a lint test holds that.
 """
 
 from __future__ import annotations
@@ -18,8 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_lock = threading.Lock()
-_guarded = False
+_lock = threading.RLock()  # an import may, far down, come through the door again
+_settled = False
 
 
 def import_torch() -> Any:
@@ -47,23 +52,35 @@ def _import(name: str) -> ModuleType:
 
 
 def _guard_triton() -> None:
-    """Make a later import of triton safe when the window's GL has brought its own LLVM."""
-    global _guarded
-    if _guarded or not sys.platform.startswith("linux") or "triton" in sys.modules:
+    """Settle once how triton comes in: asking each time would read the process's map before every forward pass."""
+    global _settled
+    if _settled:
         return
-    if not _llvm_is_mapped() or importlib.util.find_spec("triton") is None:
+    _settled = True
+    if not sys.platform.startswith("linux") or "triton" in sys.modules or importlib.util.find_spec("triton") is None:
         return
-    _guarded = True
-    if _cuda_driver_present():
-        flags = sys.getdlopenflags()
-        sys.setdlopenflags(os.RTLD_NOW | os.RTLD_LOCAL | os.RTLD_DEEPBIND)
-        try:
-            importlib.import_module("triton._C.libtriton")
-        finally:
-            sys.setdlopenflags(flags)
-    else:
-        # None in sys.modules makes `import triton` raise ImportError, which torch and timm handle.
+    if not _llvm_is_mapped():
+        _try_import("triton")
+    elif not _cuda_driver_present() or not _try_import("triton._C.libtriton", deep=True):
+        # None in sys.modules makes `import triton` raise ImportError.
         sys.modules["triton"] = None  # type: ignore[assignment]
+
+
+def _try_import(name: str, deep: bool = False) -> bool:
+    """Import a part of triton, `deep` so that its symbols bind to its own libraries first."""
+    flags = sys.getdlopenflags()
+    try:
+        if deep:
+            sys.setdlopenflags(os.RTLD_NOW | os.RTLD_LOCAL | os.RTLD_DEEPBIND)
+        importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError, AttributeError):
+        # A triton that cannot be imported (built for another system) must not take torch with it.
+        for module in [module for module in sys.modules if module == "triton" or module.startswith("triton.")]:
+            del sys.modules[module]
+        return False
+    finally:
+        sys.setdlopenflags(flags)
+    return True
 
 
 def _llvm_is_mapped() -> bool:

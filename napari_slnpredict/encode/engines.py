@@ -4,9 +4,10 @@ Measured on two cores (benchmarks/embedding.py): two streams of one thread each 
 stream of two threads, and ten times when something else is busy, since a parallel region waits for its slowest thread.
 So on a CPU an engine is called from as many threads as there are cores, each computing alone.
 
-Batches are filled up to one size always. oneDNN chooses its kernels by the batch, so that a tile's feature differs in
-the last bits between a batch of 16 and one of 8; at one size it does not depend on its neighbours, its place, or the
-number of threads. That is what makes a resumed run equal an uninterrupted one bit by bit.
+Batches are filled up to one size always, and on a CPU each runs on one thread. oneDNN chooses its kernels by both, so
+that a tile's feature differs in the last bits between a batch of 16 and one of 8, or between one thread and two; with
+both fixed it depends neither on its neighbours nor on its place. That is what makes a resumed run equal an
+uninterrupted one bit by bit, the viewer's the command's too (as long as neither runs out of memory).
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ class TorchEngine:
         """Let torch compute on this thread alone, where a CPU is the device."""
         if not getattr(self._here, "entered", False):
             self._here.entered = True
-            if self.device.name == "cpu" and self.streams > 1:
+            if self.device.name == "cpu":
                 torch = import_torch()
                 with self._shrinking:
                     self._threads_before = self._threads_before or torch.get_num_threads()
