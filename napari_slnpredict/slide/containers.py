@@ -16,11 +16,11 @@ from typing import Final
 
 from napari_slnpredict.errors import CorruptSlide, SlideError, UnsupportedSlide, one_line
 
+from .dicom_scan import DicomImage, scan_dicom
 from .limits import LIMITS
 from .raw_file import COPY_AGAIN, RawFile, open_regular
 
 _TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_WHOLE_SLIDE_CLASS: Final = b"1.2.840.10008.5.1.4.1.1.77.1.6"
 _VMS_HEADS: Final = (b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]")
 _VMS_FILES: Final = re.compile(r"(imagefile|mapfile|optimisationfile|macroimage)(\(.*\))?$")
 #: Content that people rename or download as a slide: (how it begins, what to call it).
@@ -91,32 +91,48 @@ def _what_else(file: RawFile, head: bytes) -> str:
     return "a text file" if control == 0 else "a file of an unknown kind"
 
 
-def check_dicom(file: RawFile) -> None:
-    """Refuse a DICOM file that is cut off in its header or no whole-slide image."""
-    head = file.read(0, 4096)
-    if file.size < 160 or head[132:136] != b"\x02\x00\x00\x00":
-        raise CorruptSlide("is an incomplete DICOM file: nothing follows its preamble", file=file.path, do=COPY_AGAIN)
-    length = int.from_bytes(head[140:144], "little")
-    if length > LIMITS.ini_bytes or 144 + length > file.size:
-        raise CorruptSlide("is an incomplete DICOM file: its header is cut off", file=file.path, do=COPY_AGAIN)
-    # (0002,0002) UI: the class of the object, in the explicit little-endian form that this group always has.
-    found = re.search(rb"\x02\x00\x02\x00UI..([0-9.]+)", file.read(132, length + 12), re.DOTALL)
-    if found and found[1] != _WHOLE_SLIDE_CLASS:
-        raise UnsupportedSlide(
-            "this is a DICOM file of another kind, not a whole-slide image", file=file.path, do=_GET_SLIDE
-        )
+def dicom_file(file: RawFile, real: Path) -> tuple[tuple[Path, ...], list[str]]:
+    """Scan a DICOM file and the others of its slide; return the others and warnings.
+
+    OpenSlide looks into every file of the folder, so a damaged one of another slide would harm it too.
+    """
+    own = scan_dicom(file)
+    others, warnings = [], list(own.warnings)
+    for path, image in _dicom_images(real.parent, but=real):
+        if image.series == own.series:
+            others.append(path)
+            warnings.extend(image.warnings)
+    return tuple(others), warnings
 
 
-def dicom_folder(folder: Path) -> tuple[Path, ...]:
-    """Return the whole-slide DICOM files of a folder, in name order.
+def dicom_folder(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
+    """Return the files of the DICOM slide in a folder, its levels first, and warnings.
 
     Raises
     ------
     UnsupportedSlide
-        There is none.
+        There is none, or more than one.
     """
+    found = _dicom_images(folder)
+    if not found:
+        raise UnsupportedSlide(
+            "is a folder without DICOM slide files, not a slide", file=folder, do="choose the slide file inside it"
+        )
+    if len({image.series for _, image in found}) > 1:
+        raise UnsupportedSlide(
+            "is a folder of several DICOM slides", file=folder, do="choose one file of the slide you want"
+        )
+    # A level first: that is the file a library is pointed at.
+    found.sort(key=lambda each: (each[1].role != "VOLUME", -each[1].width))
+    return tuple(path for path, _ in found), [text for _, image in found for text in image.warnings]
+
+
+def _dicom_images(folder: Path, but: Path | None = None) -> list[tuple[Path, DicomImage]]:
+    """Scan every whole-slide DICOM file of a folder but one, in name order."""
     found = []
     for path in _regular_files(folder):
+        if path == but:
+            continue
         try:
             descriptor = open_regular(path)
         except SlideError:
@@ -124,15 +140,12 @@ def dicom_folder(folder: Path) -> tuple[Path, ...]:
         try:
             file = RawFile(descriptor, path)
             if file.read(128, 4) == b"DICM":
-                check_dicom(file)
-                found.append(path)
+                found.append((path, scan_dicom(file)))
+        except UnsupportedSlide:
+            continue  # a DICOM file of another kind
         finally:
             os.close(descriptor)
-    if not found:
-        raise UnsupportedSlide(
-            "is a folder without DICOM slide files, not a slide", file=folder, do="choose the slide file inside it"
-        )
-    return tuple(found)
+    return found
 
 
 def _regular_files(folder: Path) -> list[Path]:
@@ -143,7 +156,7 @@ def _regular_files(folder: Path) -> list[Path]:
         raise SlideError("the folder cannot be listed", file=folder, do="ask for permission to read it") from cause
     if len(names) > LIMITS.members:
         raise UnsupportedSlide(
-            f"is a folder of {len(names):,} files", file=folder, do="put the slide's files into one of their own"
+            f"is in a folder of {len(names):,} files", file=folder, do="put the slide's files into one of their own"
         )
     files = []
     for name in names:
@@ -158,11 +171,6 @@ def _regular_files(folder: Path) -> list[Path]:
                 f"its folder holds {one_line(name, 80)}, which is no regular file", file=folder, do="remove it"
             )
     return files
-
-
-def dicom_siblings(path: Path) -> tuple[Path, ...]:
-    """Return the other files of a DICOM file's folder that OpenSlide will look into."""
-    return tuple(other for other in _regular_files(path.parent) if other != path)
 
 
 def check_mrxs(path: Path) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 
 from .codestream import jpeg_frame
-from .containers import check_dicom, check_mrxs, check_vms, dicom_folder, dicom_siblings, kind_of
+from .containers import check_mrxs, check_vms, dicom_file, dicom_folder, kind_of
 from .directory import Directory, Identity, Inspection
 from .limits import LIMITS, Limits
 from .raw_file import RawFile, open_regular, stat_slide
@@ -52,7 +52,10 @@ def inspect(path: Path | str, *, fd: int | None = None, allow_incomplete: bool =
     status = stat_slide(path)
     if stat.S_ISDIR(status.st_mode):
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        return Inspection(path, path.resolve(), "dicom-folder", identity, members=dicom_folder(path))
+        members, notes = dicom_folder(path)
+        return Inspection(
+            path, path.resolve(), "dicom-folder", identity, members=members, warnings=tuple(dict.fromkeys(notes))
+        )
     descriptor = open_regular(path)
     try:
         return _inspect_file(RawFile(descriptor, path), allow_incomplete)
@@ -64,16 +67,16 @@ def _inspect_file(file: RawFile, allow_incomplete: bool) -> Inspection:
     """Scan an open file by its kind."""
     kind, path, real = kind_of(file), file.path, file.path.resolve()
     members: tuple[Path, ...] = ()
+    notes: list[str] = []
     if kind == "tiff":
         return _inspect_tiff(file, real, allow_incomplete)
     if kind == "dicom":
-        check_dicom(file)
-        members = dicom_siblings(real)
+        members, notes = dicom_file(file, real)
     elif kind == "mrxs":
         members = check_mrxs(real)
     elif kind == "vms":
         members = check_vms(real)
-    return Inspection(path, real, kind, file.identity, members=members)
+    return Inspection(path, real, kind, file.identity, members=members, warnings=tuple(dict.fromkeys(notes)))
 
 
 def _inspect_tiff(file: RawFile, real: Path, allow_incomplete: bool) -> Inspection:

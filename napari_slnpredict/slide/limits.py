@@ -50,6 +50,12 @@ class Limits:
     xml_depth: int = 64
     xml_elements: int = 500_000
 
+    # DICOM
+    dicom_elements: int = 2_000_000
+    dicom_elements_looked_at: int = 20_000
+    dicom_depth: int = 16
+    dicom_frames_checked: int = 8192
+
     # Slides of several files
     ini_bytes: int = 8 << 20
     members: int = 10_000

@@ -3,54 +3,45 @@
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 
 import pytest
 
-from napari_slnpredict.errors import CorruptSlide, SlideError, UnsupportedSlide
+from napari_slnpredict.errors import CorruptSlide, UnsupportedSlide
 from napari_slnpredict.slide import containers
 from napari_slnpredict.slide.inspect import inspect
 
-WSI = b"1.2.840.10008.5.1.4.1.1.77.1.6"
-CT = b"1.2.840.10008.5.1.4.1.1.2\0"
-
-
-def dicom(sop_class: bytes = WSI, length: int | None = None) -> bytes:
-    body = struct.pack("<HH2sH", 2, 2, b"UI", len(sop_class)) + sop_class
-    head = struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(body) if length is None else length)
-    return bytes(128) + b"DICM" + head + body + bytes(64)
+from .tiny_dicom import dicom
 
 
 def test_a_dicom_file_and_its_folder_are_known(tmp_path: Path) -> None:
     """A DICOM slide would not be given to the only library that reads it, or without its other files."""
-    for name in ("a.dcm", "b.dcm"):
-        (tmp_path / name).write_bytes(dicom())
+    thumbnail = {0x00080008: ("CS", b"DERIVED\\PRIMARY\\THUMBNAIL\\NONE")}
+    (tmp_path / "a.dcm").write_bytes(dicom(thumbnail))
+    (tmp_path / "b.dcm").write_bytes(dicom())
+    (tmp_path / "ct.dcm").write_bytes(dicom(sop_class="1.2.840.10008.5.1.4.1.1.2"))
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "empty").write_bytes(b"")
     file = inspect(tmp_path / "a.dcm")
     assert (file.kind, file.real, [p.name for p in file.members]) == (
         "dicom",
         (tmp_path / "a.dcm").resolve(),
-        ["b.dcm", "empty", "notes.txt"],
+        ["b.dcm"],
     )
     folder = inspect(tmp_path)
-    assert (folder.kind, [p.name for p in folder.members]) == ("dicom-folder", ["a.dcm", "b.dcm"])
+    # A level comes first: that is the file a library is pointed at.
+    assert (folder.kind, [p.name for p in folder.members]) == ("dicom-folder", ["b.dcm", "a.dcm"])
+    (tmp_path / "c.dcm").write_bytes(dicom({0x0020000E: ("UI", b"9.9.9")}))
+    assert [p.name for p in inspect(tmp_path / "a.dcm").members] == ["b.dcm"]
+    with pytest.raises(UnsupportedSlide, match="several DICOM slides"):
+        inspect(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        (bytes(128) + b"DICM", "incomplete"),
-        (dicom(length=1 << 20), "cut off"),
-        (dicom(length=1 << 31), "cut off"),
-        (dicom(CT), "another kind"),
-    ],
-)
-def test_dicom_that_is_no_slide_is_refused(tmp_path: Path, data: bytes, says: str) -> None:
-    """A tomography or a stub of a download would be handed to OpenSlide, whose error names no cause."""
-    (tmp_path / "a.dcm").write_bytes(data)
-    with pytest.raises(SlideError, match=says):
+def test_a_damaged_file_beside_a_dicom_file_is_named(tmp_path: Path) -> None:
+    """OpenSlide looks into every file of the folder and would crash on the damaged neighbour."""
+    (tmp_path / "a.dcm").write_bytes(dicom())
+    (tmp_path / "b.dcm").write_bytes(dicom()[:-500])
+    with pytest.raises(CorruptSlide, match=r"b\.dcm"):
         inspect(tmp_path / "a.dcm")
 
 
