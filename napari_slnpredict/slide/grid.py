@@ -171,7 +171,9 @@ def lay_grid(slide: Slide, tissue: TissueMask, spec: GridSpec) -> TileGrid:
     width, height = slide.dimensions
     size, stride = spec.tile_um / mpp, (spec.tile_px - spec.overlap_px) * spec.mpp / mpp
     tops, lefts = _lattice(height, size, stride), _lattice(width, size, stride)
-    share = _tissue_share(tissue, tops * mpp, lefts * mpp, spec.tile_um)
+    # Damage within tissue gets its tiles too: reading finds them damaged, and they are counted (promise R1).
+    solid = tissue.mask if tissue.hidden is None else tissue.mask | tissue.hidden
+    share = _tissue_share(solid, tissue.mpp, tops * mpp, lefts * mpp, spec.tile_um)
     # A tile just touched by tissue is not a tile of tissue, whatever the threshold says.
     cells = np.argwhere((share >= spec.min_tissue) & (share > 1e-6)).astype(np.int32)
     rows, columns = cells[:, 0], cells[:, 1]
@@ -236,15 +238,15 @@ def _cells_over(place: float, size: float, stride: float, count: int) -> range:
 
 
 def _tissue_share(
-    tissue: TissueMask, tops_um: NDArray[np.float64], lefts_um: NDArray[np.float64], side_um: float
+    mask: NDArray[np.bool_], mpp: float, tops_um: NDArray[np.float64], lefts_um: NDArray[np.float64], side_um: float
 ) -> NDArray[np.float64]:
     """Share of each lattice cell's tile that is tissue, exact for the mask's square pixels: (rows, columns) float64."""
-    sums = np.zeros((tissue.mask.shape[0] + 1, tissue.mask.shape[1] + 1), np.float64)
-    sums[1:, 1:] = tissue.mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
-    down = _at(sums, (tops_um + side_um) / tissue.mpp) - _at(sums, tops_um / tissue.mpp)
+    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.float64)
+    sums[1:, 1:] = mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+    down = _at(sums, (tops_um + side_um) / mpp) - _at(sums, tops_um / mpp)
     across = down.T
-    area = (_at(across, (lefts_um + side_um) / tissue.mpp) - _at(across, lefts_um / tissue.mpp)).T
-    return np.asarray(np.clip(area / (side_um / tissue.mpp) ** 2, 0, 1), np.float64)
+    area = (_at(across, (lefts_um + side_um) / mpp) - _at(across, lefts_um / mpp)).T
+    return np.asarray(np.clip(area / (side_um / mpp) ** 2, 0, 1), np.float64)
 
 
 def _at(sums: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -87,6 +87,17 @@ def _mend(slide: Slide, scale: float, pixels: NDArray[np.uint8], valid: NDArray[
             _fill(slide, finer, scale, where, pixels, valid)
 
 
+def damaged_places(slide: Slide, mpp: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return where damaged tiles were met so far, on an overview of a shape and resolution: (h, w) bool."""
+    scale = mpp / slide.require_mpp()
+    places = np.zeros(shape, bool)
+    for _, x, y, width, height in slide.damaged:
+        places[
+            int(y / scale) : int(np.ceil((y + height) / scale)), int(x / scale) : int(np.ceil((x + width) / scale))
+        ] = 1
+    return places
+
+
 def _parts(where: tuple[slice, slice], step: float) -> Iterator[tuple[slice, slice]]:
     """Yield rows and columns of overview pixels whose level pixels fit one read."""
     rows, columns = where

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from napari_slnpredict.errors import NotBrightfield
 
-from .overview import overview
+from .overview import damaged_places, overview
 
 if TYPE_CHECKING:
     from .slide import Slide
@@ -58,11 +58,15 @@ class TissueMask:
         0 where there is none, else the piece of tissue, 1 to k, the largest first.
     mpp : float
         um per mask pixel.
+    hidden : (h, w) bool, optional
+        Damaged places that join on to tissue: no tissue, since nobody knows, but tiles are laid over them too, so that
+        they are counted as damaged and not lost in silence (promise R1).
     """
 
     mask: NDArray[np.bool_]
     components: NDArray[np.int32]
     mpp: float
+    hidden: NDArray[np.bool_] | None = None
 
     @property
     def area_mm2(self) -> float:
@@ -93,14 +97,26 @@ def find_tissue(slide: Slide, *, mpp_mask: float = 8.0) -> TissueMask:
     pixels, valid = overview(slide, mpp)
     if looks_dark(pixels, valid):
         raise NotBrightfield("not brightfield: dark background, as in fluorescence", file=slide.path, do=_DO_INSTEAD)
-    return tissue_from_mask(segment(pixels, valid, mpp), mpp)
+    mask = segment(pixels, valid, mpp)
+    unknown = ~valid & damaged_places(slide, mpp, valid.shape)
+    beside = _widened(mask, max(1, round(INK_RIM_UM / mpp)))
+    return tissue_from_mask(mask, mpp, hidden=_joined(unknown, unknown & beside) if unknown.any() else None)
 
 
 _DO_INSTEAD = "choose a brightfield slide (H&E, PAS, IHC); models here are made for those"
 
 
-def tissue_from_mask(mask: NDArray[np.bool_], mpp: float) -> TissueMask:
-    """Return the tissue of a mask drawn or edited by hand; pieces are counted anew, the largest first."""
+def tissue_from_mask(mask: NDArray[np.bool_], mpp: float, *, hidden: NDArray[np.bool_] | None = None) -> TissueMask:
+    """Return the tissue of a mask drawn or edited by hand; pieces are counted anew, the largest first.
+
+    Parameters
+    ----------
+    mask : (h, w) bool
+    mpp : float
+        um per mask pixel.
+    hidden : (h, w) bool, optional
+        `TissueMask.hidden` of the mask that was edited: an edit does not mend a file.
+    """
     from skimage.measure import label
 
     solid = np.ascontiguousarray(mask, dtype=bool)
@@ -110,7 +126,7 @@ def tissue_from_mask(mask: NDArray[np.bool_], mpp: float) -> TissueMask:
     rank = np.zeros(len(areas), np.int32)
     rank[np.argsort(-areas, kind="stable")[: len(areas) - 1]] = np.arange(1, len(areas), dtype=np.int32)
     rank[0] = 0
-    return TissueMask(solid, rank[pieces], float(mpp))
+    return TissueMask(solid, rank[pieces], float(mpp), hidden)
 
 
 def looks_dark(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bool:

@@ -10,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from napari_slnpredict.errors import NotBrightfield
+from napari_slnpredict.slide.blocks import read_block
+from napari_slnpredict.slide.grid import GridSpec, lay_grid
 from napari_slnpredict.slide.slide import open_slide
 from napari_slnpredict.slide.tissue import find_tissue, segment, tissue_from_mask
 
@@ -184,6 +186,21 @@ def test_a_slide_coarser_than_the_mask_keeps_its_pixels() -> None:
     assert tissue.mpp == 16.0
     assert tissue.mask.shape == (100, 100)
     assert tissue.area_mm2 == pytest.approx(40 * 40 * 256e-6, rel=0.25)
+
+
+def test_damage_within_tissue_keeps_its_tiles_and_damage_on_glass_has_none() -> None:
+    """Tissue nobody could read must be counted as lost tiles, or a verdict would stand on what happened to survive."""
+    pixels = glass(256, 256)
+    paint(pixels, slice(20, 140), slice(20, 140), STAINS["H&E"])
+    slide = ArraySlide(pixels, 8.0, unreadable=((64, 64, 32, 32), (200, 200, 32, 32)))
+    tissue = find_tissue(slide)  # type: ignore[arg-type]
+    assert tissue.hidden is not None
+    assert tissue.hidden[64:96, 64:96].all()
+    assert tissue.hidden.sum() == 32 * 32
+    assert not tissue.mask[64:96, 64:96].any()
+    grid = lay_grid(slide, tissue, GridSpec(16, 8.0))  # type: ignore[arg-type]
+    damaged = read_block(slide, grid, range(len(grid))).damaged  # type: ignore[arg-type]
+    assert sorted(grid.locations[damaged].tolist()) == [[64, 64], [64, 80], [80, 64], [80, 80]]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2), (7, 7)])
