@@ -9,6 +9,7 @@ later reads.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import threading
 import warnings
@@ -167,19 +168,32 @@ class TiffSlideSource:
         self._pool.close()
 
 
-# Silencing a library's warnings swaps a list that all threads share.
+# Silencing a library's words changes what all threads share.
 _quiet_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile's and tiffslide's remarks on a file off the user's terminal; `inspect` has said what matters."""
+    log = logging.getLogger("tifffile")
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = log.level
+        log.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            log.setLevel(before)
 
 
 def open_tiffslide(file: SlideFile) -> Any:
     """Return a `tiffslide.TiffSlide` over our handle, with its properties parsed."""
-    with _quiet_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         import tiffslide
 
         handle = tiffslide.TiffSlide(file.stream())
         try:
-            handle.properties  # noqa: B018  parsed now, while its warnings are silenced
+            handle.properties  # noqa: B018  parsed now, while its remarks are silenced
         except BaseException:
             handle.close()
             raise

@@ -196,3 +196,13 @@ def test_a_librarys_words_name_no_folder() -> None:
     assert "/home" not in words
     assert "data" not in words
     assert words.startswith("OSError: Couldn't open")
+
+
+def test_a_librarys_remarks_stay_off_the_terminal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """tifffile wrote its remarks on a damaged file between the lines of our own answer."""
+    path = write_aperio(tmp_path / "a.svs", [PIXELS, np.ascontiguousarray(PIXELS[::2, ::2])])
+    path.write_bytes(path.read_bytes()[: inspect(path).directories[1].offset - 2])
+    file = SlideFile(path)
+    TiffSlideSource(file).close()
+    file.close()
+    assert not [record for record in caplog.records if record.name == "tifffile"]

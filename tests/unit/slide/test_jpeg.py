@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from napari_slnpredict.slide.jpeg import adobe_marker, complete_stream, segments, table_segments
+from napari_slnpredict.slide.jpeg import (
+    adobe_marker,
+    complete_stream,
+    jpeg2000_is_whole,
+    segments,
+    table_segments,
+)
 from napari_slnpredict.slide.source import TileFault
 
 from .made_slides import picture
@@ -80,3 +86,15 @@ def test_damaged_tables_are_a_fault() -> None:
     for tables in (b"noise", b"\xff\xd8\x12\x34", b"\xff\xd8\xff\xdb\xff\xff"):
         with pytest.raises(TileFault):
             table_segments(tables)
+
+
+def test_a_jpeg_2000_stream_that_ends_early_is_noticed() -> None:
+    """The decoder fills what was cut off with a blurred picture and says nothing."""
+    import imagecodecs
+
+    data = bytes(imagecodecs.jpeg2k_encode(picture(64, 64), level=80, codecformat="j2k"))
+    assert jpeg2000_is_whole(data)
+    assert jpeg2000_is_whole(data + bytes(3))
+    half = len(data) // 2
+    for damaged in (data[:half], data[:half] + bytes(len(data) - half), data[:-2], data[:10], b"", bytes(100)):
+        assert not jpeg2000_is_whole(damaged)
