@@ -197,7 +197,7 @@ class _Run:
         with _torch_random(self):
             self.module = build_aggregator(kind, parameters, training[0].features.shape[1], classes)
         if recipe.standardise:
-            _standardise(self.module, training)
+            standardise(self.module, training)
         self.optimiser = torch.optim.AdamW(
             self.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -303,7 +303,7 @@ def _class_weights(labels: Sequence[int], classes: int, balanced: bool) -> NDArr
     return len(labels) / (classes * counts) if balanced else np.ones(classes)
 
 
-def _standardise(module: Aggregator, bags: Sequence[TrainingBag]) -> None:
+def standardise(module: Aggregator, bags: Sequence[TrainingBag]) -> None:
     """Fit the first layer's mean and scale to the training tiles, every slide with equal weight."""
     first = np.mean([np.asarray(bag.features, np.float64).mean(0) for bag in bags], 0)
     second = np.mean([((np.asarray(bag.features, np.float64) - first) ** 2).mean(0) for bag in bags], 0)
