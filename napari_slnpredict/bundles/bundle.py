@@ -300,7 +300,7 @@ def tensor_bytes(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     from safetensors.numpy import save
 
     # The library writes whatever bytes lie in memory: a transposed view would come out scrambled.
-    content: bytes = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    content: bytes = save({name: np.asarray(value, order="C") for name, value in tensors.items()})
     return content
 
 

@@ -106,6 +106,8 @@ def build_network(architecture: Architecture, device: str = "cpu") -> Any:
     try:
         with torch.device(device):
             net = timm.create_model(architecture.timm, pretrained=False, **kwargs)
+            if architecture.pooling == "class+mean" and not getattr(net, "has_class_token", False):
+                raise ValueError("it has no class token")
             if architecture.stride_in_conv1:
                 _stride_in_conv1(net)
             return tile_network(net, architecture).eval()

@@ -205,7 +205,7 @@ def encoder_from_bundle(bundle: Bundle) -> Encoder:
         kwargs = {k: v for k, v in dict(facts.get("kwargs", {})).items() if k not in ("num_classes", "features_only")}
         width = facts.get("projection")
         architecture = Architecture(
-            str(facts["timm"]),
+            _plain_name(facts["timm"]),
             kwargs,
             str(facts.get("pooling", "network")),
             bool(facts.get("stride_in_conv1", False)),
@@ -215,9 +215,8 @@ def encoder_from_bundle(bundle: Bundle) -> Encoder:
         low, high = facts.get("mpp", (bundle.grid.get("mpp", ANY_SCALE[0]), bundle.grid.get("mpp", ANY_SCALE[1])))
         scale = (float(low), float(high))
     except (KeyError, TypeError, ValueError) as error:
-        raise UnsafeFile(
-            f"its {error} is missing or not plain", file=bundle.folder, do="copy the model again"
-        ) from error
+        what = f"its network is not described ({error} is missing or wrong)"
+        raise UnsafeFile(what, file=bundle.folder, do="copy the model again") from error
     return encoder_from_parts(
         bundle.name,
         architecture,
@@ -231,6 +230,12 @@ def encoder_from_bundle(bundle: Bundle) -> Encoder:
         notice=bundle.notice,
         sha256=bundle.files[WEIGHTS],
     )
+
+
+def _plain_name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("the network's name")
+    return value
 
 
 def _triple(values: Any, source: str) -> tuple[float, float, float]:
