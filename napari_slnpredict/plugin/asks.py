@@ -140,7 +140,7 @@ class Asks(QObject):
         release = shown.keeper.hold()
         if release is None:
             return
-        worker = Worker(make_job, self, name=name, nice=0, at_end=release)
+        worker = Worker(make_job, self, name=name, at_end=release)
         self._workers[name] = worker
 
         def done(outcome: Outcome) -> None:

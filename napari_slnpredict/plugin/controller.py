@@ -12,30 +12,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_slnpredict.events import Partial
 
 from . import keys, measure, words
 from .asks import Asks
-from .click import ClickMode
+from .click import OUTLINE, ClickMode
 from .edits import TissueEdit
 from .jobs import Answered, save_edit_job, save_job, tissue_job
-from .layers import ROLE_KEY, add_tissue, assert_gui_thread
+from .layers import ROLE_KEY, assert_gui_thread
 from .maps import MAP_LAYERS, Maps
 from .overview import Overview
 from .preferences import viewer_options, wish
 from .runs import Runs
 from .slides import Slides
+from .tissue_layer import TISSUE, TissueLayer
 from .view import Camera, prepare_canvas
 from .worker import Outcome, Worker
 
 NAME = "slnpredict-controller"
-#: A tissue edit is kept this long after its last stroke, ms (reliability R14: within 5 s).
-KEEP_EDIT_MS = 2000
+TISSUE_EDITED = "The tissue was edited: Run uses it."
 #: The slide comes first: torch's import starts this long after the window's first work, ms.
-DEVICE_AFTER_MS = 1500
+READY_AFTER_MS = 1500
 _log = logging.getLogger(__name__)
 
 
@@ -78,7 +77,6 @@ class Controller(QObject):
         self.answered: Answered | None = None
         self.given_mpp: float | None = None
         self.run_when_open = False
-        self._edited = False
         self._other_workers: dict[str, Worker] = {}
         self.camera = Camera(viewer)
         self.maps = Maps(viewer, self)
@@ -86,18 +84,17 @@ class Controller(QObject):
         self.click_mode = ClickMode(viewer, self.ask_at)
         self.overview = Overview(viewer, self.camera)
         self.runs = Runs(self, self._note_task)
+        self.tissue = TissueLayer(viewer, self)
         self.slides = Slides(viewer, self)
-        self._keep_edit = QTimer(self, singleShot=True, interval=KEEP_EDIT_MS)
-        self._keep_edit.timeout.connect(self._save_edit)
         self._connect()
         keys.bind(viewer, find_controller)
         if self.slides.current is not None:
             self._slide_changed()
         self.runs.look_for_models(viewer_options())
-        # The device is named after the slide is on the screen: finding it imports torch.
-        self._device_timer = QTimer(self, singleShot=True, interval=DEVICE_AFTER_MS)
-        self._device_timer.timeout.connect(self._look_for_device)
-        self._device_timer.start()
+        # After the slide is on the screen: this imports torch.
+        self._ready_timer = QTimer(self, singleShot=True, interval=READY_AFTER_MS)
+        self._ready_timer.timeout.connect(self._make_ready)
+        self._ready_timer.start()
 
     def _connect(self) -> None:
         self.slides.changed.connect(self._slide_changed)
@@ -105,12 +102,14 @@ class Controller(QObject):
         self.runs.failed.connect(self.show_problem)
         self.runs.partial.connect(self._partial)
         self.runs.answered.connect(self._answered)
+        self.tissue.edited.connect(self._tissue_edited)
+        self.tissue.keep.connect(self._keep_edit)
 
-    def _look_for_device(self) -> None:
+    def _make_ready(self) -> None:
         if self.slides.opening is not None:
-            self._device_timer.start()
-        elif self.runs.device is None and self.viewer is not None:
-            self.runs.look_for_device(str(viewer_options().get("device", "auto")))
+            self._ready_timer.start()
+        elif self.viewer is not None:
+            self.runs.make_ready(viewer_options())
 
     @property
     def viewer(self) -> Any:
@@ -134,12 +133,11 @@ class Controller(QObject):
     def _slide_changed(self) -> None:
         """Another slide, or none: everything about the old one goes."""
         self.runs.abandon()
-        self._keep_now()
-        self.answered, self._edited, self.note = None, False, ""
+        self.tissue.clear()
+        self.answered, self.note = None, ""
         self.runs.line = ""
         self.asks.clear()
         self.maps.clear()
-        self._remove("tissue")
         shown, viewer = self.slides.current, self.viewer
         if viewer is None:
             return
@@ -154,8 +152,7 @@ class Controller(QObject):
             viewer.title = f"{shown.slide.slide_id} · SLN Predict"
             edit = shown.opened.tissue_edit
             if edit is not None:
-                self._show_tissue(edit.pixels, edit.mpp)
-                self._edited = True
+                self.tissue.show(edit.pixels, edit.mpp, shown.slide.mpp, by_hand=True)
                 self.note = "Your tissue edit of an earlier session is used."
         self.answer_changed.emit()
         self.problem_changed.emit()
@@ -175,16 +172,17 @@ class Controller(QObject):
         self.answered = None
         self.asks.clear()
         self.answer_changed.emit()
-        self.runs.start(shown, viewer_options(), self.camera.first, self._edit())
+        self.runs.start(shown, viewer_options(), self.camera.first, self.tissue.edit())
 
     def cancel(self) -> None:
         """Stop the run after the tiles in hand."""
         self.runs.stop()
 
     def _partial(self, event: Partial) -> None:
+        shown = self.slides.current
         if event.kind == "tissue":
-            if self._layer("tissue") is None:
-                self._show_tissue(event.data.mask, event.data.mpp)
+            if self.tissue.layer is None and shown is not None:
+                self.tissue.show(event.data.mask, event.data.mpp, shown.slide.mpp)
         elif event.kind == "grid":
             self.maps.begin(event.data)
         elif event.kind == "attention":
@@ -288,57 +286,30 @@ class Controller(QObject):
 
     def edit_tissue(self) -> None:
         """Give the user a brush on the tissue layer; found first when there is none."""
-        layer, shown = self._layer("tissue"), self.slides.current
-        if layer is not None:
-            self.viewer.layers.selection = {layer}
-            layer.visible = True
-            layer.mode = "paint"
-        elif shown is not None and not self.runs.running:
+        shown = self.slides.current
+        if not self.tissue.draw() and shown is not None and not self.runs.running:
             slide = shown.slide
             self._beside("tissue", shown, lambda: tissue_job(slide), self._tissue_found)
 
     def _tissue_found(self, outcome: Outcome) -> None:
-        if outcome.state == "done":
-            self._show_tissue(outcome.result.mask, outcome.result.mpp)
-            self.edit_tissue()
+        shown = self.slides.current
+        if outcome.state == "done" and shown is not None and self.tissue.layer is None:
+            self.tissue.show(outcome.result.mask, outcome.result.mpp, shown.slide.mpp)
+            self.tissue.draw()
         elif outcome.error is not None:
             self.show_problem(words.problem_of(outcome.error, outcome.details))
 
-    def _show_tissue(self, mask: Any, mask_mpp: float) -> None:
-        shown = self.slides.current
-        if shown is None or not shown.slide.mpp:
-            return
-        layer = add_tissue(self.viewer, mask, mask_mpp, shown.slide.mpp)
-        layer.metadata["mpp"] = mask_mpp
-        for event in (layer.events.paint, layer.events.labels_update):
-            event.connect(self._tissue_edited)
+    def _tissue_edited(self) -> None:
+        if self.answered is not None and self.note != TISSUE_EDITED:
+            self.say(TISSUE_EDITED)
 
-    def _tissue_edited(self, event: object = None) -> None:
-        self._edited = True
-        self._keep_edit.start()
-        if self.answered is not None and not self.note:
-            self.note = "The tissue was edited: Run uses it."
-            self.problem_changed.emit()
+    def _keep_edit(self, edit: TissueEdit) -> None:
+        shown = self.slides.leaving or self.slides.current
+        if shown is not None:
+            options, slide = viewer_options(), shown.slide
+            self._beside("edit", shown, lambda: save_edit_job(options, slide.content_id, edit), self._edit_kept)
 
-    def _edit(self) -> TissueEdit | None:
-        layer = self._layer("tissue")
-        if layer is None or not self._edited:
-            return None
-        return TissueEdit(np.asarray(layer.data) > 0, float(layer.metadata["mpp"]))
-
-    def _keep_now(self) -> None:
-        if self._keep_edit.isActive():
-            self._keep_edit.stop()
-            self._save_edit()
-
-    def _save_edit(self) -> None:
-        edit, shown = self._edit(), self.slides.current
-        if edit is None or shown is None:
-            return
-        options, slide = viewer_options(), shown.slide
-        self._beside("edit", shown, lambda: save_edit_job(options, slide.content_id, edit), self._edit_saved)
-
-    def _edit_saved(self, outcome: Outcome) -> None:
+    def _edit_kept(self, outcome: Outcome) -> None:
         if outcome.error is not None:
             self.show_problem(words.problem_of(outcome.error, outcome.details))
 
@@ -395,13 +366,5 @@ class Controller(QObject):
 
     def _ours(self) -> list[Any]:
         viewer = self.viewer
-        ours = (*MAP_LAYERS, "tissue", "clicked tile")
+        ours = (*MAP_LAYERS, TISSUE, OUTLINE)
         return [] if viewer is None else [x for x in viewer.layers if x.metadata.get(ROLE_KEY) in ours]
-
-    def _layer(self, role: str) -> Any:
-        return next((layer for layer in self._ours() if layer.metadata[ROLE_KEY] == role), None)
-
-    def _remove(self, role: str) -> None:
-        layer = self._layer(role)
-        if layer is not None:
-            self.viewer.layers.remove(layer)

@@ -6,6 +6,7 @@ They read files and import the heavy libraries; nothing here may touch napari or
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,36 +161,109 @@ def folder_model_job(folder: Path) -> Job[ModelChoice]:
     return ModelChoice(str(folder), f"{choice.label} · {folder.name}", choice.card, choice.notice)
 
 
-def device_job(wanted: str) -> Job[Any]:
-    """Choose a device; the first call imports torch, so that Run need not."""
-    yield Stage("device", "Looking for a device")
-    from napari_slnpredict.encode.engines import choose_device
+@dataclass(frozen=True)
+class Ready:
+    """A model that can start at once.
 
-    return choose_device(wanted)
+    Attributes
+    ----------
+    wanted : tuple
+        Model, device and batch as asked for.
+    digest : str
+        The bundle's.
+    head, engine, device
+    """
+
+    wanted: tuple[str, str, int]
+    digest: str
+    head: Any = field(repr=False)
+    engine: Any = field(repr=False)
+    device: Any
+
+
+class WarmModel:
+    """Keeps the model that was made ready last; written by one job's thread, read by another's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ready: Ready | None = None
+
+    def get(self, wanted: tuple[str, str, int], digest: str) -> Ready | None:
+        """Return the model when it is the one wanted and its bundle has not changed on disk."""
+        with self._lock:
+            ready = self._ready
+        return ready if ready is not None and ready.wanted == wanted and ready.digest == digest else None
+
+    def put(self, ready: Ready) -> None:
+        """Keep a model in place of the former."""
+        with self._lock:
+            self._ready = ready
+
+
+def ready_job(model: str, options: Options, warm: WarmModel) -> Job[Ready]:
+    """Choose a device and build the model there; done before Run is pressed, Run starts at once."""
+    yield Stage("device", "Looking for a device")
+    from napari_slnpredict.bundles.bundle import find_bundle
+    from napari_slnpredict.encode.engines import available_cores, choose_device, make_engine
+    from napari_slnpredict.mil.verdict import load_head
+    from napari_slnpredict.pipeline import encoder_of, grid_spec
+
+    settings = load_settings(**options)
+    device = choose_device(settings.device)
+    yield Partial("device", device)
+    yield Stage("model", "Loading the model")
+    bundle = find_bundle(model, settings)
+    wanted = (model, settings.device, settings.batch)
+    ready = warm.get(wanted, bundle.digest)
+    if ready is not None:
+        return ready
+    head = load_head(bundle)
+    yield Stage("model", "Loading the model")
+    encoder = encoder_of(bundle, settings)
+    yield Stage("model", "Loading the model")
+    # One core stays free for the window.
+    threads = max(1, available_cores() - 1)
+    tile_px = grid_spec(bundle).tile_px
+    engine = make_engine(encoder, device, batch=settings.batch, threads=threads, tile_px=tile_px)
+    ready = Ready(wanted, bundle.digest, head, engine, device)
+    warm.put(ready)
+    _import_the_rest()
+    return ready
+
+
+def _import_the_rest() -> None:
+    """Import what a run needs later: not in a thread that has stepped back (see `worker`)."""
+    import skimage.draw
+    import skimage.filters
+    import skimage.measure
+    import skimage.morphology  # noqa: F401
+
+    import napari_slnpredict.encode.embed
+    import napari_slnpredict.slide.tissue  # noqa: F401
 
 
 def predict_job(
-    slide: Any, model: str, head: Any, options: Options, order: Callable[..., Any], mask: Any, device: Any = None
+    slide: Any, model: str, options: Options, warm: WarmModel, order: Callable[..., Any], edit: edits.TissueEdit | None
 ) -> Job[Answered]:
-    """Predict a slide with a model given by name; `head` saves loading it again."""
-    from napari_slnpredict.bundles.bundle import find_bundle
-    from napari_slnpredict.mil.verdict import load_head
+    """Predict a slide with a model given by name."""
+    ready = yield from ready_job(model, options, warm)
+    from napari_slnpredict.encode.workers import step_back
     from napari_slnpredict.pipeline import predict_slide
+    from napari_slnpredict.slide.tissue import tissue_from_mask
 
-    yield Stage("model", "Loading the model")
-    settings = load_settings(**options)
-    bundle = find_bundle(model, settings)
-    if head is None or head.bundle.digest != bundle.digest:
-        head = load_head(bundle)
-    tissue = None
-    if mask is not None:
-        from napari_slnpredict.slide.tissue import tissue_from_mask
-
-        tissue = tissue_from_mask(mask.pixels, mask.mpp)
+    step_back(NICE)
+    tissue = tissue_from_mask(edit.pixels, edit.mpp) if edit is not None else None
     prediction = yield from predict_slide(
-        slide, head, settings=settings, tissue=tissue, order=order, device=device, nice=NICE
-    )  # fmt: skip
-    return Answered(prediction, head)
+        slide,
+        ready.head,
+        settings=load_settings(**options),
+        tissue=tissue,
+        order=order,
+        device=ready.device,
+        engine=ready.engine,
+        nice=NICE,
+    )
+    return Answered(prediction, ready.head)
 
 
 def tissue_job(slide: Any) -> Job[Any]:

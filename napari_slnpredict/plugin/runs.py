@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_slnpredict.events import Event, Partial, Progress, Stage, Warn
 
 from . import words
-from .jobs import Answered, ModelChoice, Options, device_job, folder_model_job, models_job, predict_job
+from .jobs import ModelChoice, Options, WarmModel, folder_model_job, models_job, predict_job, ready_job
 from .worker import Outcome, Worker
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "demo-sln"
 #: Every so often the line under the bar is written anew, ms: nothing may look stuck.
 HEARTBEAT_MS = 500
+#: Least time between two changes of that line: each one composes the window anew.
+LEAST_MS = 200
 
 
 class Runs(QObject):
@@ -54,12 +56,15 @@ class Runs(QObject):
         self.models: list[ModelChoice] = []
         self.model = DEFAULT_MODEL
         self.device: Any = None
-        self.head: Any = None
+        self._warm = WarmModel()
+        self._warming: threading.Thread | None = None
+        self._ready_options: Options | None = None
         self.stage: Stage | None = None
         self.progress: Progress | None = None
         self.warnings: list[str] = []
         self.line = ""
         self._started = 0.0
+        self._told = 0.0
         self._heart = QTimer(self, interval=HEARTBEAT_MS)
         self._heart.timeout.connect(self.progressed)
 
@@ -86,9 +91,15 @@ class Runs(QObject):
         """List the models, beside the window."""
         self._beside("models", lambda: models_job(options), self._take_models)
 
-    def look_for_device(self, wanted: str) -> None:
-        """Choose the device, beside the window; imports torch, so that Run need not wait for it."""
-        self._beside("device", lambda: device_job(wanted), self._take_device)
+    def make_ready(self, options: Options) -> None:
+        """Choose the device and load the model, beside the window, so that Run need not wait for either."""
+        if self.running:
+            return
+        self._ready_options = options
+        model, warm = self.model, self._warm
+        worker = self._beside("ready", lambda: ready_job(model, options, warm), self._take_ready)
+        worker.happened.connect(self._heard_of_device)
+        self._warming = worker.thread_object
 
     def choose_folder(self, folder: Any) -> None:
         """Check a model folder and choose it."""
@@ -98,6 +109,8 @@ class Runs(QObject):
         """Choose a model by name."""
         self.model = name
         self.models_changed.emit()
+        if self._ready_options is not None:
+            self.make_ready(self._ready_options)
 
     def start(self, shown: Shown, options: Options, order: Callable[..., Any], edit: TissueEdit | None) -> bool:
         """Start a run; False when the slide is just leaving."""
@@ -105,10 +118,10 @@ class Runs(QObject):
         release = shown.keeper.hold()
         if release is None:
             return False
-        slide, model, head, device = shown.slide, self.model, self.head, self.device
-        before = self._last_thread
+        slide, model, warm = shown.slide, self.model, self._warm
+        before = [thread for thread in (self._last_thread, self._warming) if thread is not None]
         worker = Worker(
-            lambda: predict_job(slide, model, head, options, order, edit, device),
+            lambda: predict_job(slide, model, options, warm, order, edit),
             self,
             name="run",
             at_end=release,
@@ -155,24 +168,28 @@ class Runs(QObject):
                 self.progress = event
             elif isinstance(event, Warn):
                 self.warnings.append(event.message)
+            elif isinstance(event, Partial) and event.kind == "device":
+                self._name_device(event.data)
             elif isinstance(event, Partial):
                 self.partial.emit(event)
-        self.progressed.emit()
+        now = time.monotonic()
+        if (now - self._told) * 1000 >= LEAST_MS or any(isinstance(event, Stage) for event in events):
+            self._told = now
+            self.progressed.emit()
 
     def _ended(self, outcome: Outcome) -> None:
         progress = self.progress
         self._close({"done": "COMPLETED", "stopped": "CANCELLED"}.get(outcome.state, "FAILED"))
         if outcome.state == "done":
-            result: Answered = outcome.result
-            self.head, self.line = result.head, ""
-            self.answered.emit(result)
+            self.line = ""
+            self.answered.emit(outcome.result)
         elif outcome.state == "stopped":
             self.line = words.stopped_line(progress)
         elif outcome.error is not None:
             self.failed.emit(words.problem_of(outcome.error, outcome.details))
         self.changed.emit()
 
-    def _beside(self, name: str, make_job: Callable[[], Any], take: Callable[[Outcome], None]) -> None:
+    def _beside(self, name: str, make_job: Callable[[], Any], take: Callable[[Outcome], None]) -> Worker:
         """Run a short job; a newer one of the same name replaces it."""
         former = self._side.pop(name, None)
         if former is not None:
@@ -186,6 +203,7 @@ class Runs(QObject):
 
         worker.ended.connect(done)
         worker.start()
+        return worker
 
     def _take_models(self, outcome: Outcome) -> None:
         if outcome.state == "done":
@@ -205,9 +223,18 @@ class Runs(QObject):
         elif outcome.error is not None:
             self.failed.emit(words.problem_of(outcome.error, outcome.details))
 
-    def _take_device(self, outcome: Outcome) -> None:
-        if outcome.state == "done":
-            self.device = outcome.result
-        elif outcome.error is not None:
-            self.failed.emit(words.problem_of(outcome.error, outcome.details))
+    def _heard_of_device(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Partial) and event.kind == "device":
+                self._name_device(event.data)
+
+    def _name_device(self, device: Any) -> None:
+        self.device = device
         self.device_changed.emit()
+
+    def _take_ready(self, outcome: Outcome) -> None:
+        self._warming = None
+        # A model that cannot be loaded is told by Run, when the user wants it; a device that is not there, now.
+        if outcome.error is not None and self.device is None:
+            self.failed.emit(words.problem_of(outcome.error, outcome.details))
+            self.device_changed.emit()

@@ -54,6 +54,7 @@ class Slides(QObject):
         self._worker: Worker | None = None
         self.choices: list[Path] = []
         self.opening: Path | None = None
+        self.leaving: Shown | None = None  # being removed: what was drawn on it can still be kept
         keepers: set[Keeper] = set()
         self._keepers = keepers
         # The window may go without its layers being removed one by one.
@@ -77,7 +78,7 @@ class Slides(QObject):
         if path not in self.choices:
             self.choices.append(path)
         self.opening = path
-        worker = Worker(lambda: open_job(path, mpp, options), self, name="open", nice=0, discard=discard_opened)
+        worker = Worker(lambda: open_job(path, mpp, options), self, name="open", discard=discard_opened)
         worker.ended.connect(self._opened)
         self._worker = worker
         worker.start()
@@ -131,6 +132,8 @@ class Slides(QObject):
         layer.metadata.pop(OPENED_KEY, None)
         layer.metadata.pop(SLIDE_KEY, None)
         if was_current:
+            self.leaving = gone
             self.changed.emit()  # first stop what reads it
+            self.leaving = None
         gone.keeper.retire()
         self._keepers.discard(gone.keeper)

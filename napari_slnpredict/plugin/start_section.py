@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
     QSizePolicy,
     QTextBrowser,
@@ -23,7 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from . import keys, words
-from .widgets import Row, Words
+from .widgets import Row, ThinBar, Words
 
 if TYPE_CHECKING:
     from .controller import Controller
@@ -182,9 +181,7 @@ class RunRows(QWidget):
         self.button = QPushButton("Run")
         self.button.setObjectName("slnRun")
         self.button.clicked.connect(self._pressed)
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.bar.setFixedHeight(8)
+        self.bar = ThinBar()
         self.line = Words()
         self.warnings = Words(quiet=True)
         self.click = QPushButton("Click to predict")
@@ -221,17 +218,18 @@ class RunRows(QWidget):
         """Show where the run stands."""
         runs, shown = self._runs, self._controller.slides.current
         running = runs.running
-        self.button.setText("Cancel" if running else "Run")
+        told = "Cancel" if running else "Run"
+        if self.button.text() != told:
+            self.button.setText(told)
         self.button.setToolTip("Ctrl+. or Esc" if running else "Ctrl+Return")
         ready = shown is not None and bool(shown.slide.mpp) and self._controller.slides.opening is None
         self.button.setEnabled(not runs.stopping if running else ready)
-        self.bar.setVisible(running)
+        if self.bar.isHidden() == running:
+            self.bar.setVisible(running)
         progress = runs.progress
-        if running and progress is not None and progress.total > 1:
-            self.bar.setRange(0, progress.total)
-            self.bar.setValue(progress.done)
-        elif running:
-            self.bar.setRange(0, 0)
+        if running:
+            counted = progress is not None and progress.total > 1
+            self.bar.show_share(progress.done / progress.total if counted else None)
         self.line.say(runs.status)
         self.warnings.say("\n".join(dict.fromkeys(runs.warnings)) if running else "")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QPointF, QRectF, QSize, Qt
-from qtpy.QtGui import QColor, QIcon, QImage, QPainter, QPaintEvent, QPalette, QPen, QPixmap
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt, QTimer
+from qtpy.QtGui import QColor, QHideEvent, QIcon, QImage, QPainter, QPaintEvent, QPalette, QPen, QPixmap
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_slnpredict.colours import Stops, ramp
@@ -16,6 +16,8 @@ from .overview import to_pixmap
 
 #: Longer words are given places to break.
 LONG_WORD = 24
+#: The dock's blue: readable on napari's dark and light ground.
+ACCENT = QColor(10, 116, 200)
 
 
 class Words(QLabel):
@@ -50,6 +52,8 @@ class Words(QLabel):
 
     def say(self, text: str) -> None:
         """Show a text; an empty one takes no room."""
+        if text == self.said and self.isHidden() != bool(text):
+            return
         self.said = text
         self.setText(soft_breaks(text))
         self.setVisible(bool(text))
@@ -174,6 +178,55 @@ class ProbabilityBar(QWidget):
         painter.setPen(QPen(QColor(255, 255, 255), 1.5))
         painter.setBrush(QColor(0, 104, 181))
         painter.drawEllipse(QPointF(at(self._value), middle), 6, 6)
+        painter.end()
+
+
+class ThinBar(QWidget):
+    """Progress as a thin bar; while nothing can be counted a stripe moves.
+
+    Not a QProgressBar: that one repaints at once on every value, and beside a GL canvas each repaint composes the whole
+    window anew.
+    """
+
+    STRIPE_MS = 250
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFixedHeight(8)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._share: float | None = None
+        self._step = 0
+        self._timer = QTimer(self, interval=self.STRIPE_MS)
+        self._timer.timeout.connect(self._move)
+
+    def show_share(self, share: float | None) -> None:
+        """Show 0 to 1; None where nothing can be counted."""
+        if share is None:
+            self._timer.start()
+        else:
+            self._timer.stop()
+        self._share = share
+        self.setAccessibleName("in progress" if share is None else f"{share:.0%} done")
+        self.update()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Nothing moves unseen."""
+        self._timer.stop()
+
+    def _move(self) -> None:
+        self._step += 1
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw."""
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), QColor(128, 128, 128, 90))
+        width = self.width()
+        if self._share is not None:
+            painter.fillRect(QRectF(0, 0, width * min(max(self._share, 0.0), 1.0), self.height()), ACCENT)
+        else:
+            left = (self._step * width / 8) % (width * 1.25) - width / 4
+            painter.fillRect(QRectF(left, 0, width / 4, self.height()), ACCENT)
         painter.end()
 
 

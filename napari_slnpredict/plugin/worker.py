@@ -7,18 +7,17 @@ What it holds to:
 - At most one wake-up waits in Qt's queue, however many events arrive.
 - The QObject is a child of the window: when the window goes, the thread is told to stop and nobody is called any more.
   A result that nobody takes is handed to `discard` (an opened slide is closed).
-- The thread is niced: torch's helpers inherit it, and the window keeps its core.
+- Threads start at the window's own priority: a niced thread that imports a module holds Python's lock while the system
+  lets others run, and the window waits for both (seen on a busy machine: 4 s). `jobs.predict_job` steps back once all
+  is imported.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +26,8 @@ from qtpy.QtCore import QObject, Qt, Signal
 from napari_slnpredict.errors import Cancelled
 from napari_slnpredict.events import Event, Job, Partial, Progress, run
 
-from .jobs import NICE
-
 #: All threads of this module carry it: tests look for survivors by name.
 THREAD_PREFIX = "slnpredict-"
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,18 +101,16 @@ class JobThread(threading.Thread):
         mailbox: Mailbox,
         *,
         name: str,
-        nice: int,
         at_end: Callable[[], None],
-        after: threading.Thread | None,
+        after: Sequence[threading.Thread],
     ) -> None:
         super().__init__(name=THREAD_PREFIX + name, daemon=True)
         self.stop = threading.Event()
         self._make_job: Callable[[], Job[Any]] | None = make_job
-        self._mailbox, self._nice, self._at_end, self._after = mailbox, nice, at_end, after
+        self._mailbox, self._at_end, self._after = mailbox, at_end, after
 
     def run(self) -> None:
         """Thread body."""
-        _lower_priority(self._nice)
         self._let_go_first()
         outcome = self._drive()
         self._make_job = None
@@ -125,10 +118,11 @@ class JobThread(threading.Thread):
         self._mailbox.post(outcome)
 
     def _let_go_first(self) -> None:
-        """Wait for the job this one replaces: two at once would only take the window's core."""
-        while self._after is not None and self._after.is_alive() and not self.stop.is_set():
-            self._after.join(0.05)
-        self._after = None
+        """Wait for the jobs this one replaces or needs: two at once would only take the window's core."""
+        for thread in self._after:
+            while thread.is_alive() and not self.stop.is_set():
+                thread.join(0.05)
+        self._after = ()
 
     def _drive(self) -> Outcome:
         make_job = self._make_job
@@ -152,15 +146,6 @@ def _bare(error: BaseException) -> BaseException:
     return error
 
 
-def _lower_priority(nice: int) -> None:
-    # Linux keeps a niceness per thread; elsewhere this would slow the whole program down.
-    if nice and sys.platform.startswith("linux"):
-        try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
-        except OSError as error:
-            _log.debug("the thread keeps its priority: %s", error)
-
-
 class Worker(QObject):
     """One job and its way back to the window.
 
@@ -172,14 +157,12 @@ class Worker(QObject):
         A child of the window.
     name : str
         Short name of the thread.
-    nice : int
-        Niceness; 0 for short reads a user waits for.
     discard : callable
         Given a result that arrived when nobody was there to take it.
     at_end : callable
         Called in the thread when the job has ended (releases what it held).
-    after : Thread, optional
-        A thread that was told to stop and is waited for.
+    after : sequence of Thread
+        Threads that are waited for before the job is made.
     """
 
     happened = Signal(object)  # list of Event
@@ -192,15 +175,14 @@ class Worker(QObject):
         parent: QObject,
         *,
         name: str,
-        nice: int = NICE,
         discard: Callable[[Any], None] = lambda result: None,
         at_end: Callable[[], None] = lambda: None,
-        after: threading.Thread | None = None,
+        after: Sequence[threading.Thread] = (),
     ) -> None:
         super().__init__(parent)
         self._wake.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
         mailbox = Mailbox(self._wake.emit, discard)
-        thread = JobThread(make_job, mailbox, name=name, nice=nice, at_end=at_end, after=after)
+        thread = JobThread(make_job, mailbox, name=name, at_end=at_end, after=after)
         self._mailbox, self._thread = mailbox, thread
         self._finished = False
         self.destroyed.connect(lambda: _abandon(thread, mailbox))

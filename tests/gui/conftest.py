@@ -110,7 +110,7 @@ def fake_world(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     from fakes import FakeRun, FakeSlide
 
-    from napari_slnpredict.events import Stage
+    from napari_slnpredict.events import Partial, Stage
     from napari_slnpredict.plugin import jobs, runs, slides
 
     world = SimpleNamespace(run=FakeRun(), opened=[], mpp=0.5, fail_open=None, side=2048)
@@ -129,13 +129,12 @@ def fake_world(monkeypatch: pytest.MonkeyPatch) -> Any:
             jobs.ModelChoice("demo-sln", "demo-sln (demonstration)", "---\nlicense: x\n---\n# Card", "Not for use.")
         ]
 
-    def device_job(wanted: str) -> Any:
-        yield Stage("device", "Looking for a device")
-        return SimpleNamespace(name="cpu", why="no CUDA device found")
+    def ready_job(model: str, options: Any, warm: Any) -> Any:
+        yield Partial("device", SimpleNamespace(name="cpu", why="no CUDA device found"))
 
     monkeypatch.setattr(slides, "open_job", open_job)
     monkeypatch.setattr(runs, "models_job", models_job)
-    monkeypatch.setattr(runs, "device_job", device_job)
+    monkeypatch.setattr(runs, "ready_job", ready_job)
     monkeypatch.setattr(runs, "predict_job", lambda *args: world.run(*args))
     return world
 

@@ -173,7 +173,7 @@ class FakeRun:
     closed: int = 0
 
     def __call__(
-        self, slide: Any, model: str, head: Any, options: Any, order: Callable[..., Any], mask: Any, device: Any = None
+        self, slide: Any, model: str, options: Any, warm: Any, order: Callable[..., Any], mask: Any
     ) -> Job[Answered]:
         self.calls.append({"slide": slide, "model": model, "mask": mask})
         try:

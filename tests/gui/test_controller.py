@@ -254,7 +254,7 @@ def test_edited_tissue_is_used_by_the_next_run(opened: Any, wait: Any) -> None:
     assert opened.world.run.calls[-1]["mask"] is None
     layer = role(opened.viewer, "tissue")
     layer.data_setitem((np.arange(5), np.arange(5)), 1)
-    controller._tissue_edited()
+    controller.tissue._drawn()
     controller.run()
     wait(lambda: controller.answered is not None)
     assert opened.world.run.calls[-1]["mask"].pixels[:5, :5].diagonal().all()
