@@ -22,8 +22,8 @@ class Limits:
     tile_px_step: int = 16  # the TIFF standard's own rule
     tile_px_min: int = 16
     tile_px_max: int = 4096
-    blocks: int = 4 << 20  # tiles or strips of one directory; 512,000 px square at 256 px
-    blocks_total: int = 8 << 20
+    blocks: int = 2 << 20  # tiles or strips of one directory; 370,000 px square at 256 px
+    blocks_total: int = 4 << 20
     block_bytes_extra: int = 64 << 10  # a block may be this much longer than twice its decoded size
 
     # What is damaged enough to refuse, what only to mention
