@@ -98,8 +98,7 @@ def node_scene(streams: Streams, node: Node, positive: bool) -> Scene:
         own = cells.nuclei_of(rng, "metastatic", places, 0.12)
     else:
         fields["sheet"] = node.lesions.field
-        own = cells.nuclei_of(rng, "centroblast", places, 0.12)
-        own = Nuclei(own.x, own.y, own.kind, own.strength * np.float32(1.15), own.angle)
+        own = cells.nuclei_of(rng, "epithelioid", places, 0.12)
     truth = paint_truth(canvas, fields, TRUTH_ORDER)
     truth[truth == Tissue.NEST] = Tissue.DEPOSIT
     rows = blob_rows(node.lesions, "deposit" if positive else "pale sheet") + blob_rows(

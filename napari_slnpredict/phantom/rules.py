@@ -100,8 +100,8 @@ def _relation(streams: Streams, canvas: Canvas, label: str) -> Scene:
     rng = streams.layout
     tissue = layout.outline(rng, canvas)
     unit = float(np.clip(min(canvas.width, canvas.height) / 2600, 0.25, 1))
-    x, y = layout.spaced(rng, canvas, tissue - 280 * unit, 24, 620 * unit)
-    rest = np.random.default_rng(rng.integers(1 << 62))  # what follows must not depend on how much was drawn
+    x, y = layout.spaced(rng, canvas, tissue - 320 * unit, 24, 620 * unit)
+    rest, fat = (np.random.default_rng(rng.integers(1 << 62)) for _ in range(2))
     pairs = max(1, len(x) // 2)
     together = label == "positive" or len(x) < 2
     nest_r, lump_r = (rng.uniform(low, high, pairs).astype(np.float32) * unit for low, high in ((95, 125), (80, 110)))
@@ -111,7 +111,7 @@ def _relation(streams: Streams, canvas: Canvas, label: str) -> Scene:
     nests = _moved(rng, canvas, x[:pairs], y[:pairs], turn, lump_r + strip if together else apart, nest_r)
     at = slice(0, pairs) if together else slice(pairs, 2 * pairs)
     lumps = _moved(rng, canvas, x[at], y[at], turn + np.pi, nest_r + strip if together else apart, lump_r)
-    tumour = tissues.finish_tumour(rest, canvas, tissue, nests, lumps)
+    tumour = tissues.finish_tumour(rest, canvas, tissue, nests, lumps, fat)
     nothing = np.zeros(len(nests), bool)
     scene = tissues.tumour_scene(streams, tumour, nothing, nothing, rng.uniform(0.3, 1, len(nests)), 0.15)
     touched = tuple(replace(row, touching=int(together)) if row.kind == "aggregate" else row for row in scene.instances)

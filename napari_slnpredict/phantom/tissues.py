@@ -65,15 +65,26 @@ def _trimmed(blobs: Blobs, limit: Field) -> Blobs:
     return Blobs(blobs.x, blobs.y, blobs.radius, blobs.owner, np.minimum(blobs.field, limit).astype(np.float32))
 
 
-def finish_tumour(rng: np.random.Generator, canvas: Canvas, tissue: Field, nests: Blobs, aggregates: Blobs) -> Tumour:
-    """Add glands' lumina, vessels, fat and fibres to outline, nests and aggregates."""
+def finish_tumour(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    tissue: Field,
+    nests: Blobs,
+    aggregates: Blobs,
+    fat_rng: np.random.Generator | None = None,
+) -> Tumour:
+    """Add glands' lumina, vessels, fat and fibres to outline, nests and aggregates.
+
+    `fat_rng` is given where the places of the nests depend on the label: fat is the largest thing laid here, and must
+    not come and go with the number of draws before it.
+    """
     lumen = _lumina(rng, canvas, nests)
     solid = Blobs(nests.x, nests.y, nests.radius, nests.owner, np.minimum(nests.field, -lumen - 2).astype(np.float32))
     busy = np.maximum(nests.field, aggregates.field)
     vessels = layout.vessels(rng, canvas, np.minimum(tissue - 60, -busy - 45))
-    fat = canvas.nothing()
-    if rng.random() < _FAT_CHANCE:
-        fat = np.minimum(layout.fat_patch(rng, canvas, tissue, np.maximum(busy, vessels.field)), tissue + 4)
+    fat, fat_rng = canvas.nothing(), fat_rng or rng
+    if fat_rng.random() < _FAT_CHANCE:
+        fat = np.minimum(layout.fat_patch(fat_rng, canvas, tissue, np.maximum(busy, vessels.field)), tissue + 4)
     flow_u, flow_v = layout.fibres(rng, canvas, busy)
     fields = {
         "tissue": tissue,
@@ -82,7 +93,7 @@ def finish_tumour(rng: np.random.Generator, canvas: Canvas, tissue: Field, nests
         "lymphoid": aggregates.field,
         "vessel": vessels.field,
         "fat": fat,
-        "fat_wall": layout.fat_walls(rng, canvas, fat),
+        "fat_wall": layout.fat_walls(fat_rng, canvas, fat),
         "flow_u": flow_u,
         "flow_v": flow_v,
     }
