@@ -35,16 +35,23 @@ def say(
     name, belief = verdict.classes[first], float(verdict.probabilities[first])
     if coarser:
         return (
-            f"Not sure: the slide is coarser than the model knows; {name} leads with probability {belief:.2f}.",
+            f"Not sure: the slide is coarser than the model knows; {name} leads with probability {belief_words(belief)}.",
             False,
         )
     if verdict.conformal is not None and len(verdict.conformal) != 1:
         return _open_set(verdict, bundle), False
     if verdict.conformal is None and belief < max(LEAST_BELIEF, 1.2 / len(verdict.classes)):
-        return f"Not sure: {name} leads with probability {belief:.2f} only.", False
+        return f"Not sure: {name} leads with probability {belief_words(belief)} only.", False
     low, high = _interval(verdict, name)
     doubt = f" ({low:.2f} to {high:.2f})" if not math.isnan(low) else ""
-    return f"{task_title(bundle)} {name}: probability {belief:.2f}{doubt}.", True
+    return f"{task_title(bundle)} {name}: probability {belief_words(belief)}{doubt}.", True
+
+
+def belief_words(probability: float) -> str:
+    """Return a probability with two decimals; no model is ever certain, so 1.00 and 0.00 are not said."""
+    if probability > 0.994:
+        return "above 0.99"
+    return "below 0.01" if probability < 0.006 else f"{probability:.2f}"
 
 
 def task_title(bundle: Bundle) -> str:

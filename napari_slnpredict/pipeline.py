@@ -201,6 +201,8 @@ def predict_slide(
                 verdict = yield from _heard(judge(head, bag), warnings)
     else:
         slide.unchanged()
+        if tissue.area_mm2 > 0:
+            warnings.append(f"The {tissue.area_mm2:.2g} mm² of tissue are too little for a tile of {spec.tile_um:g} µm.")
     answer, sure = say(bundle, verdict, len(grid), coarser, bag)
     return Prediction(
         slide_id=slide.slide_id,

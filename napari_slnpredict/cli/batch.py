@@ -95,6 +95,9 @@ def run_batch(
                 screen.finish(line)
                 on_change(outcome)
         outcome.interrupted = stop()
+        if outcome.interrupted:
+            done = len(outcome.records)
+            screen.say(f"Stopped. {done} of {len(inputs)} slides are done; the same command continues from there.")
     outcome.exit_code = 130 if outcome.interrupted else int(bool(outcome.failures))
     return outcome
 
@@ -114,7 +117,7 @@ def _failed(outcome: Outcome, screen: Screen, names: Names, item: Input, error: 
         # A stranger's message may hold a path or a property of the slide; its kind is enough for a file.
         message = f"{names.shown(item)}: unexpected {type(error).__name__}. Run this slide again with --debug."
     outcome.failures.append((names.shown(item), type(error).__name__, message))
-    screen.finish(f"failed: {message}", "red")
+    screen.finish(f"failed: {message.removeprefix(f'{names.shown(item)}: ')}", "red")
 
 
 def write_failures(out: Path, outcome: Outcome) -> None:

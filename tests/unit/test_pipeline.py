@@ -231,6 +231,7 @@ def verdict_of(*probabilities: float, **more: Any) -> Any:
     ("verdict", "sentence", "sure"),
     [
         (verdict_of(0.17, 0.83), "SLN positive: probability 0.83.", True),
+        (verdict_of(0.001, 0.999), "SLN positive: probability above 0.99.", True),
         (verdict_of(0.9, 0.1), "SLN negative: probability 0.90.", True),
         (
             verdict_of(0.17, 0.83, interval={"positive": [0.71, 0.91]}),
