@@ -181,7 +181,8 @@ def strip_of(prediction: Any) -> Strip | None:
     if verdict.evidence is not None:
         column = shown_class(prediction)
         name = str(verdict.classes[column])
-        values = np.asarray(verdict.evidence[:, column])
+        # Tiles that could not be read have none.
+        values = np.nan_to_num(np.asarray(verdict.evidence[:, column]))
         order = np.argsort(values, kind="stable")
         for_it = tuple(int(tile) for tile in order[::-1][:STRIP] if values[tile] > 0)
         against = tuple(int(tile) for tile in order[:STRIP] if values[tile] < 0)
@@ -193,8 +194,7 @@ def strip_of(prediction: Any) -> Strip | None:
 
 
 def shown_class(prediction: Any) -> int:
-    """Return the class evidence is told for: the positive one where the task has one, else the leading one."""
-    verdict = prediction.verdict
-    positive = prediction.bundle.task.get("positive")
-    classes = [str(name) for name in verdict.classes]
-    return classes.index(str(positive)) if positive in classes else int(np.argmax(verdict.probabilities))
+    """Return the class evidence and probability are told for, as in reports."""
+    from napari_slnpredict.export_pictures import main_class
+
+    return list(prediction.bundle.classes).index(main_class(prediction))

@@ -171,6 +171,7 @@ class Controller(QObject):
         self.note = ""
         self.answered = None
         self.asks.clear()
+        self.maps.clear()
         self.answer_changed.emit()
         self.runs.start(shown, viewer_options(), self.camera.first, self.tissue.edit())
 

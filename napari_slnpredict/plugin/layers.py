@@ -7,7 +7,7 @@ the GUI thread may come here; napari itself does not notice an image added from 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,14 +56,14 @@ class Placement:
 def place(grid: TileGrid) -> Placement:
     """Return the placement of a map with one pixel per lattice cell.
 
-    World 0 is the centre of level-0 pixel (0, 0), so the lattice's first cell, which spans level-0 px
-    ``origin`` to ``origin + stride``, has its centre at ``origin + (stride - 1) / 2``.
+    World 0 is the centre of level-0 pixel (0, 0): a pixel of P level-0 px that begins at level-0 px x has its centre at
+    x + (P - 1) / 2.
     """
+    from napari_slnpredict.export_pictures import map_extent
+
+    left, top, _, _ = map_extent(grid)
     pitch, mpp = grid.stride_level0, grid.slide_mpp
-    # With an overlap a tile is wider than its cell and both share the top-left corner: the cell is drawn at the middle.
-    overhang = (grid.size_level0 - pitch) / 2
-    x, y = (start + overhang + (pitch - 1) / 2 for start in grid.origin)
-    return Placement((pitch * mpp, pitch * mpp), (y * mpp, x * mpp))
+    return Placement((pitch * mpp, pitch * mpp), ((top + (pitch - 1) / 2) * mpp, (left + (pitch - 1) / 2) * mpp))
 
 
 def place_mask(mask_mpp: float, slide_mpp: float) -> Placement:
@@ -169,16 +169,21 @@ def is_slide(layer: Layer) -> bool:
     return SLIDE_KEY in getattr(layer, "metadata", {})
 
 
-def ink(tile_map: TileMap, *, two_sided: bool = False) -> tuple[float, float, float]:
-    """Return the range a map's colours span, and its highest value.
+def ink(tile_map: TileMap, *, scale: str = "share") -> tuple[float, float, float]:
+    """Return the range a map's colours span and its highest value, the same as in reports.
 
-    One tile in a hundred may exceed the range: a single tile that the model adores would leave the rest invisible.
+    A few tiles may exceed the range: a single one that the model adores would leave the rest invisible.
     """
+    from napari_slnpredict.export_pictures import attention_shade, evidence_shade
+
     values = tile_map.values[np.isfinite(tile_map.values)]
-    if not len(values):
-        return (-1.0, 1.0, 0.0) if two_sided else (0.0, 1.0, 0.0)
-    if two_sided:
-        reach = float(np.quantile(np.abs(values), 0.995)) or float(np.abs(values).max()) or 1.0
-        return -reach, reach, float(values.max())
-    top = float(np.quantile(values, 0.99)) or float(values.max()) or 1.0
-    return 0.0, top, float(values.max())
+    highest = float(values.max()) if len(values) else 0.0
+    if scale == "rank":
+        return 0.0, 1.0, highest
+    if scale.startswith("evidence"):
+        shade = evidence_shade(tile_map)
+        return shade.low, shade.high, highest
+    # Raw attention is the share divided by the number of tiles: both look the same.
+    times = len(tile_map.values) if scale == "attention" else 1
+    shade = attention_shade(replace(tile_map, values=tile_map.values * times))
+    return 0.0, shade.high / times, highest

@@ -142,7 +142,7 @@ class Maps(QObject):
 
         tile_map = scale_values(self._prediction, scale)
         two_sided = scale.startswith("evidence")
-        low, high, top = (0.0, 1.0, 1.0) if scale == "rank" else ink(tile_map, two_sided=two_sided)
+        low, high, top = ink(tile_map, scale=scale)
         self._map = tile_map
         self.state = MapState(scale, tile_map.unit, low, high, top, 0.0, two_sided=two_sided)
         self._paint()
