@@ -209,17 +209,22 @@ class TorchEngine:
             if self._threads_before:
                 import_torch().set_num_threads(self._threads_before)
             self._threads_before = 0
+            self._here.entered = False
 
     def try_out(self, encoder: Encoder) -> None:
         """Run one black tile: a network that does not take this size says so now, not after an hour."""
         tile = np.zeros((1, self.tile_px, self.tile_px, 3), np.uint8)
         try:
+            # On one thread, as later: on a busy machine a pass on all cores takes many times as long.
+            self.enter_thread()
             width = self(tile, fill=False).shape[1]
         except (RuntimeError, AssertionError, ValueError) as error:
             raise BundleMismatch(
                 f"the encoder {encoder.name} does not take tiles of {self.tile_px} px ({error})",
                 do=f"use tiles of {encoder.tile_px} px",
             ) from error
+        finally:
+            self.release()
         if width != encoder.dim:
             raise BundleMismatch(f"{encoder.name} gives features of length {width}, not {encoder.dim}")
 
