@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from .inputs import Input, Names
 
+#: Resolution of tiles for encoders that take any (20x; methods' default), um/px.
+DEFAULT_MPP = 0.5
+
 
 def embed(
     context: typer.Context,
@@ -33,6 +36,10 @@ def embed(
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Also write <slide>.h5 here.", show_default="the cache only"),
+    ] = None,
+    tile_mpp: Annotated[
+        float | None,
+        typer.Option("--tile-mpp", help="µm per pixel of the tiles.", min=0.05, max=20.0, show_default="the encoder's"),
     ] = None,
     mpp: Mpp = None,
     device: Device = None,
@@ -58,7 +65,7 @@ def embed(
         check_writable(folder)
     chosen = choose_device(settings.device)
     names = Names(inputs, {}, pseudonym)
-    work = _Work(load_encoder(encoder, settings), chosen, settings, names, out)
+    work = _Work(load_encoder(encoder, settings), chosen, settings, names, out, tile_mpp)
 
     outcome = run_batch(inputs, names, work, mpp=mpp, reader=reader, debug=wants_debug(context))
     if out is not None:
@@ -72,15 +79,22 @@ class _Work:
     """What the batch does with each slide."""
 
     def __init__(
-        self, encoder: Encoder, device: ChosenDevice, settings: Settings, names: Names, out: Path | None
+        self,
+        encoder: Encoder,
+        device: ChosenDevice,
+        settings: Settings,
+        names: Names,
+        out: Path | None,
+        tile_mpp: float | None,
     ) -> None:
         self.encoder, self.device, self.settings, self.names, self.out = encoder, device, settings, names, out
+        self.spec = tile_spec(encoder, tile_mpp)
 
     def __call__(
         self, slide: Slide, item: Input, on_event: Callable[[Event], None], stop: Callable[[], bool]
     ) -> tuple[dict[str, Any], str]:
+        from napari_slnpredict.encode.features import write_features
         from napari_slnpredict.events import run
-        from napari_slnpredict.files import write_file
 
         name = self.names.name(item, slide)
         bag = run(self._embedded(slide), on_event, stop)
@@ -89,24 +103,26 @@ class _Work:
             return record, "No tissue found on this slide."
         record |= {"tiles": len(bag.grid), "features": int(bag.features.shape[1]), "precision": bag.precision,
                    "encoder": {"name": self.encoder.name, "digest": self.encoder.digest}}  # fmt: skip
-        if self.out is not None and bag.path is not None:
-            source = bag.path
-            write_file(self.out / f"{name}.h5", lambda part: shutil.copyfile(source, part))
+        if self.out is not None:
+            # The cache's own file carries the name the slide had when it was first embedded.
+            named = replace(bag, grid=replace(bag.grid, slide_id=name))
+            write_features(self.out / f"{name}.h5", named, {"content_id": slide.content_id})
             record["file"] = f"{name}.h5"
         return record, f"{len(bag.grid):,} tiles of {bag.features.shape[1]} features"
 
     def _embedded(self, slide: Slide) -> Job[Bag | None]:
         from napari_slnpredict.encode.embed import embed as embed_tiles
-        from napari_slnpredict.events import Stage
+        from napari_slnpredict.events import Stage, Warn
         from napari_slnpredict.pipeline import check_scale, check_slide
         from napari_slnpredict.slide.grid import lay_grid
         from napari_slnpredict.slide.tissue import find_tissue
 
         check_slide(slide)
-        spec = tile_spec(self.encoder)
-        check_scale(slide, spec, self.encoder.name)
+        coarser = check_scale(slide, self.spec, self.encoder.name)
+        if coarser:
+            yield Warn(coarser)
         yield Stage("tissue", "Finding tissue")
-        grid = lay_grid(slide, find_tissue(slide), spec)
+        grid = lay_grid(slide, find_tissue(slide), self.spec)
         if not len(grid):
             return None
         bag: Bag = yield from embed_tiles(
@@ -116,8 +132,11 @@ class _Work:
         return bag
 
 
-def tile_spec(encoder: Encoder) -> GridSpec:
-    """Return the tiles an encoder is meant for: its own size, at the finest resolution it was trained on."""
+def tile_spec(encoder: Encoder, mpp: float | None = None) -> GridSpec:
+    """Return the tiles to embed: of the encoder's size, at `mpp`, else at the resolution nearest to 0.5 it takes."""
     from napari_slnpredict.slide.grid import GridSpec
 
-    return GridSpec(tile_px=encoder.tile_px, mpp=float(encoder.mpp[0]))
+    low, high = encoder.mpp
+    spec = GridSpec(tile_px=encoder.tile_px, mpp=float(mpp if mpp is not None else min(max(DEFAULT_MPP, low), high)))
+    encoder.check_grid(spec)
+    return spec

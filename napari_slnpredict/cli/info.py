@@ -107,7 +107,7 @@ def _difference(one: Slide, other: Slide, place: tuple[int, int]) -> int:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    scale = f"{facts['mpp']:.4g} µm/px ({facts['mpp_source']})" if facts["mpp"] else f"missing: {facts['mpp_source']}"
+    scale = f"{facts['mpp']:.4g} µm/px ({facts['mpp_source']})" if facts["mpp"] else facts["mpp_source"]
     rows = [
         ("Slide", facts["slide_id"]),
         ("Content id", facts["content_id"]),

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from napari_slnpredict.bundles.bundle import Bundle, save_bundle
+from napari_slnpredict.encode.features import Bag
 from napari_slnpredict.errors import BundleMismatch
 from napari_slnpredict.events import Event, Job, Partial, Progress, Stage, Warn, run
 from napari_slnpredict.mil.aggregators import build_aggregator
 from napari_slnpredict.mil.head import CLASS_NAMES, Head, load_head
 from napari_slnpredict.pipeline import Prediction, predict_slide
 from napari_slnpredict.settings import Settings
-from napari_slnpredict.slide.grid import TileGrid
+from napari_slnpredict.slide.grid import GridSpec, TileGrid
 from napari_slnpredict.slide.slide import Slide, open_slide
 
 DIM, TILE_PX = 6, 64
@@ -40,6 +40,10 @@ class StandInEncoder:
     notice: str = ""
     warning: str = ""
 
+    def check_grid(self, spec: GridSpec) -> None:
+        if not self.mpp[0] <= spec.mpp <= self.mpp[1]:
+            raise BundleMismatch("other resolution")
+
 
 @dataclass(frozen=True)
 class StandInDevice:
@@ -52,28 +56,6 @@ class StandInDevice:
         return f"{self.name} ({self.why})"
 
 
-@dataclass
-class StandInBag:
-    """What the heads and the exports use of a bag."""
-
-    grid: TileGrid
-    features: NDArray[np.float32]
-    damaged: NDArray[np.bool_]
-    encoder_digest: str = ENCODER_DIGEST
-    encoder_name: str = "stand-in"
-    precision: str = "float32"
-    path: Path | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def too_damaged(self) -> bool:
-        return bool(self.damaged.mean() > 0.01)
-
-    def require(self, encoder_digest: str) -> None:
-        if encoder_digest != self.encoder_digest:
-            raise BundleMismatch("other encoder")
-
-
 class StandInEmbed:
     """An embedding job without a network: the features are the tiles' mean colours and places.
 
@@ -83,7 +65,7 @@ class StandInEmbed:
     def __init__(self, damaged: tuple[int, ...] = (), error: Exception | None = None) -> None:
         self.damaged, self.error, self.calls, self.closed = damaged, error, 0, 0
 
-    def __call__(self, slide: Slide, grid: TileGrid, encoder: Any, **options: Any) -> Job[StandInBag]:
+    def __call__(self, slide: Slide, grid: TileGrid, encoder: Any, **options: Any) -> Job[Bag]:
         self.calls += 1
         n = len(grid)
         features = np.random.default_rng(3).normal(size=(n, DIM)).astype(np.float32)
@@ -104,7 +86,7 @@ class StandInEmbed:
                     raise self.error
             if options.get("watch") is not None:
                 options["watch"].add("read", 0.25)
-            return StandInBag(grid, features, damaged)
+            return Bag(grid, features, encoder.digest, encoder.name, "float32", None, damaged)
         finally:
             self.closed += 1
 

@@ -10,13 +10,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from tell_fakes import install, make_bundle, write_slide
+from tell_fakes import StandInEncoder, install, make_bundle, write_slide
 
 from napari_slnpredict.cli import demo as demo_module
 from napari_slnpredict.cli import doctor as doctor_module
 from napari_slnpredict.cli import view as view_module
 from napari_slnpredict.cli.app import main
 from napari_slnpredict.cli.doctor import Check, examine
+from napari_slnpredict.cli.embed import tile_spec
+from napari_slnpredict.encode.features import read_features
 from napari_slnpredict.errors import ResourceError
 
 
@@ -156,6 +158,27 @@ def test_embed_without_tissue_is_done(
     assert [record["slide_id"] for record in records] == ["glass", "one"]
     assert records[0]["tiles"] == 0
     assert records[1]["tiles"] > 10
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.h5"]
+
+
+def test_embedded_features_keep_a_pseudonym(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a patient inside a feature file that is sent to others (promise R10)."""
+    install(monkeypatch)
+    slide = write_slide(tmp_path / "Meier_Anna.svs")
+    assert leave("embed", slide, "--out", tmp_path / "out", "--pseudonym") == 0
+    written = list((tmp_path / "out").iterdir())
+    assert len(written) == 1
+    assert b"Meier" not in written[0].read_bytes()
+    assert len(read_features(written[0])) > 10
+
+
+@pytest.mark.parametrize(
+    ("span", "asked", "mpp"), [((1.0, 1.0), None, 1.0), ((0.05, 20.0), None, 0.5), ((0.05, 20.0), 0.25, 0.25)]
+)
+def test_tiles_to_embed(span: tuple[float, float], asked: float | None, mpp: float) -> None:
+    """An encoder for any resolution would be fed tiles of 11 um."""
+    encoder: Any = StandInEncoder(mpp=span)
+    assert tile_spec(encoder, asked).mpp == mpp
 
 
 def test_demo_headless_ends_with_the_report(
