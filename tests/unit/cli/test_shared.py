@@ -26,7 +26,7 @@ def test_real_slides_give_whole_outputs(
 ) -> None:
     """Files that other programs cannot read, or tiles beside the tissue, on slides of five kinds."""
     install(monkeypatch)
-    model = make_bundle(tmp_path / "tiny-sln")
+    model = make_bundle(tmp_path / "tiny-sln").folder
     slides = [
         shared / "slides" / name
         for name in (
@@ -51,7 +51,7 @@ def test_what_cannot_be_judged_is_named(
 ) -> None:
     """Fluorescence, broken files and missing scales would get a probability, or end the batch without a cause."""
     install(monkeypatch)
-    model = make_bundle(tmp_path / "tiny-sln")
+    model = make_bundle(tmp_path / "tiny-sln").folder
     folder = shared / "slides"
     bad = {
         folder / "test3-TRITC-560.ndpi": ("NotBrightfield", "brightfield"),
