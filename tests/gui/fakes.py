@@ -35,6 +35,7 @@ class FakeSlide:
     content_id: str = "0" * 64
     warnings: tuple[str, ...] = ()
     damaged: tuple[tuple[int, int, int, int, int], ...] = ()
+    stored_level_count: int = 2
     properties: dict[str, str] = field(default_factory=dict)
 
     @property

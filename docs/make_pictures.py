@@ -1,0 +1,193 @@
+"""Make the pictures of the viewer: every state a user meets, at two screen sizes, light and dark.
+
+    xvfb-run -a -s "-screen 0 1920x1080x24" python docs/make_pictures.py [--slide SLIDE] [--model NAME|DIR] [--out DIR]
+
+Without options the shipped sample slide and model are shown and the pictures go to docs/pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("LIBGL_ALWAYS_SOFTWARE", "1")
+
+SIZES = {"small": (1366, 768), "large": (1920, 1080)}
+THEMES = ("light", "dark")
+STATES = ("opened", "running", "attention", "evidence", "click", "mpp", "error")
+
+
+class Studio:
+    """One window that is led through the states.
+
+    Parameters
+    ----------
+    slide, work : Path
+        The slide to show; a folder for what is made on the way.
+    model : str
+    out : Path
+    states : sequence of str
+        Which pictures to make.
+    """
+
+    def __init__(self, slide: Path, model: str, out: Path, work: Path, states: tuple[str, ...]) -> None:
+        self.slide, self.model, self.out, self.work, self.states = slide, model, out, work, states
+        self.viewer: Any = None
+        self.controller: Any = None
+        self.name = ""
+        self.size = (0, 0)
+
+    def session(self, size: str, theme: str, font_size: int) -> None:
+        """Take all pictures of one size and theme."""
+        import napari
+        from napari.settings import get_settings
+
+        from napari_slnpredict.plugin import launch
+        from napari_slnpredict.plugin.controller import controller_for
+
+        self.name, self.size = f"{size}-{theme}", SIZES[size]
+        get_settings().appearance.theme = theme
+        get_settings().appearance.font_size = font_size
+        self.viewer = napari.Viewer(show=True, show_welcome_screen=False)
+        window = self.viewer.window._qt_window
+        window.move(0, 0)
+        window.resize(*self.size)
+        launch.open_viewer([self.slide], model=self.model, viewer=self.viewer)
+        self.controller = controller_for(self.viewer)
+        self.wait(lambda: self.controller.slides.current is not None)
+        self.wait(lambda: self.controller.runs.device is not None)
+        self.pause(800)
+        self.take("opened")
+        if {"running", "attention", "evidence", "click"} & set(self.states):
+            self.run_and_ask()
+        if "mpp" in self.states:
+            self.without_scale()
+        if "error" in self.states:
+            self.broken()
+        self.viewer.close()
+        self.pause(100)
+
+    def run_and_ask(self) -> None:
+        """Run, and click on the tile that counts most."""
+        controller = self.controller
+        self.wait(lambda: controller.runs._warming is None)
+        controller.run()
+        self.wait(lambda: self.share() > 0.35 or controller.answered is not None)
+        self.take("running", pause=0)
+        self.wait(lambda: controller.answered is not None)
+        self.wait(lambda: bool(controller.asks.pictures) or controller.asks.strip is None)
+        self.take("attention")
+        evidence = [scale for scale in controller.scales() if scale.startswith("evidence")]
+        if evidence:
+            controller.maps.show_scale(evidence[-1])
+            self.take("evidence")
+            controller.maps.show_scale("share")
+        controller.switch_click(True)
+        controller.step_tile(1)
+        controller.camera.magnify(8)
+        self.wait(lambda: controller.asks.here is not None)
+        self.pause(500)
+        self.take("click")
+        controller.switch_click(False)
+
+    def without_scale(self) -> None:
+        """Open a file that does not say how large its pixels are."""
+        self.controller.open(plain_tiff(self.slide, self.work))
+        self.wait(lambda: self.controller.slides.opening is None)
+        self.pause(500)
+        self.take("mpp")
+
+    def broken(self) -> None:
+        """Open a file that ends early."""
+        raw = self.slide.read_bytes()
+        cut = self.work / f"{self.slide.stem}-cut{self.slide.suffix}"
+        cut.write_bytes(raw[: int(len(raw) * 0.6)])
+        self.controller.open(self.slide)
+        self.wait(lambda: self.controller.slides.opening is None)
+        self.controller.open(cut)
+        self.wait(lambda: self.controller.problem is not None)
+        self.take("error")
+
+    def share(self) -> float:
+        """How much of the run is done."""
+        progress = self.controller.runs.progress
+        return progress.done / progress.total if progress is not None and progress.total else 0.0
+
+    def take(self, state: str, pause: int = 400) -> None:
+        """Grab the screen."""
+        from qtpy.QtWidgets import QApplication
+
+        if state not in self.states:
+            return
+        self.pause(pause or 1)
+        screen = QApplication.primaryScreen().grabWindow(0)
+        self.out.mkdir(parents=True, exist_ok=True)
+        screen.copy(0, 0, *self.size).save(str(self.out / f"{self.name}-{state}.png"))
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
+        """Run the event loop until a condition holds."""
+        import time
+
+        from qtpy.QtTest import QTest
+
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.name}: waited {seconds:.0f} s in vain; {self.controller.problem}")
+            QTest.qWait(10)
+
+    def pause(self, ms: int) -> None:
+        """Let the window paint."""
+        from qtpy.QtTest import QTest
+
+        QTest.qWait(ms)
+
+
+def plain_tiff(slide: Path, work: Path) -> Path:
+    """Write the slide's middle as a tiled TIFF without a pixel size."""
+    import tifffile
+
+    from napari_slnpredict.slide.slide import open_slide
+
+    path = work / f"{slide.stem}-without-scale.tif"
+    if not path.exists():
+        with open_slide(slide) as opened:
+            width, height = opened.dimensions
+            side = min(3072, width, height)
+            pixels = opened.read_region(((width - side) // 2, (height - side) // 2), 0, (side, side))
+        tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), compression="deflate", metadata=None)
+    return path
+
+
+def main() -> None:
+    """Command line."""
+    from napari_slnpredict.plugin.sample import sample_path
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slide", type=Path)
+    parser.add_argument("--model", default="demo-sln")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "pictures")
+    parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=list(SIZES))
+    parser.add_argument("--themes", nargs="+", choices=THEMES, default=list(THEMES))
+    parser.add_argument("--states", nargs="+", choices=STATES, default=list(STATES))
+    parser.add_argument("--font-size", type=int, default=12)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pictures-") as folder:
+        work = Path(folder)
+        # Nobody's own settings, models' features or window positions are seen or touched.
+        os.environ["NAPARI_CONFIG"] = str(work / "napari.yaml")
+        for size in chosen.sizes:
+            for theme in chosen.themes:
+                os.environ["SLNPREDICT_CACHE"] = str(work / f"{size}-{theme}")
+                studio = Studio(chosen.slide or sample_path(), chosen.model, chosen.out, work, tuple(chosen.states))
+                studio.session(size, theme, chosen.font_size)
+    sys.stdout.write(f"{chosen.out}\n")
+
+
+if __name__ == "__main__":
+    main()
