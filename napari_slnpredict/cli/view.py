@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,9 @@ import typer
 from napari_slnpredict.errors import ResourceError
 
 from .options import Mpp
+
+#: Qt platforms that draw where nobody looks: for tests and pictures, asked for by name.
+UNSEEN = ("offscreen", "minimal")
 
 
 def view(
@@ -38,18 +43,30 @@ def need_viewer() -> None:
             "the viewer needs napari and Qt, which are not installed",
             do='run: pip install "napari-slnpredict[all]"; predict works without them',
         )
-    if not has_display():
+    if not has_display() and not os.environ.get("QT_QPA_PLATFORM", "").startswith(UNSEEN):
         raise ResourceError(
             "there is no display for the viewer", do="use slnpredict predict, which writes a report, or set DISPLAY"
         )
 
 
 def has_display() -> bool:
-    """Whether a window could be shown here."""
-    import os
-    import sys
-
+    """Whether somebody could see a window here; Qt ends the process where it cannot, so it is asked before."""
     if not sys.platform.startswith("linux"):
         return True
-    chosen = os.environ.get("QT_QPA_PLATFORM", "")
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or chosen.startswith("offscreen"))
+    if os.environ.get("QT_QPA_PLATFORM", "").startswith(UNSEEN):
+        return False
+    return bool(os.environ.get("WAYLAND_DISPLAY")) or _is_served(os.environ.get("DISPLAY", ""))
+
+
+def _is_served(display: str) -> bool:
+    """Whether an X server of this name listens; one on another machine is believed."""
+    host, colon, number = display.removeprefix("unix").partition(":")
+    if not colon or host:
+        return bool(colon and host)
+    path = f"/tmp/.X11-unix/X{number.split('.')[0]}"
+    if Path(path).exists():
+        return True
+    try:
+        return path in Path("/proc/net/unix").read_text(errors="replace")  # abstract sockets are listed here only
+    except OSError:
+        return False

@@ -100,7 +100,9 @@ def install(monkeypatch: pytest.MonkeyPatch, embed: StandInEmbed | None = None, 
     return embed
 
 
-def write_slide(path: Path, size: tuple[int, int] = (640, 512), mpp: float | None = 1.0, tissue: bool = True) -> Path:
+def write_slide(
+    path: Path, size: tuple[int, int] = (640, 512), mpp: float | None = 1.0, tissue: bool = True, told: str = ""
+) -> Path:
     """Write a small slide with a disc of pink texture (or none) on white; `mpp` None leaves the scale out."""
     import tifffile
 
@@ -120,7 +122,7 @@ def write_slide(path: Path, size: tuple[int, int] = (640, 512), mpp: float | Non
         tile=(128, 128),
         photometric="rgb",
         compression="zlib",
-        description=f"Aperio Image Library v11.2.1\n{width}x{height} [0,0 {width}x{height}] (128x128){scale}",
+        description=f"Aperio Image Library v11.2.1\n{width}x{height} [0,0 {width}x{height}] (128x128){scale}{told}",
         metadata=None,
     )
     return path

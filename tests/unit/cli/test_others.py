@@ -116,8 +116,24 @@ def test_doctor_says_that_there_is_no_display(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(name, raising=False)
     if sys.platform.startswith("linux"):
         assert doctor_module._display().state == "WARN"
-    monkeypatch.setenv("DISPLAY", ":1")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
     assert doctor_module._display().state == "PASS"
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    if sys.platform.startswith("linux"):
+        assert doctor_module._display().state == "WARN", "a demo nobody sees would never end"
+    view_module.need_viewer()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="X servers")
+@pytest.mark.parametrize(
+    ("display", "there"), [("", False), (":98765", False), ("far:10.0", True), ("nonsense", False)]
+)
+def test_a_display_that_nobody_serves_is_none(display: str, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stale DISPLAY would end `slnpredict demo` by Qt's abort, with exit code 134."""
+    for name in ("WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DISPLAY", display)
+    assert view_module.has_display() is there
 
 
 def test_models_lists_sound_and_broken(

@@ -156,6 +156,27 @@ def test_a_pseudonym_is_everywhere(tmp_path: Path, model: Path, capsys: pytest.C
         assert b"Schmidt" not in path.read_bytes()
 
 
+def test_what_the_scanner_noted_stays_in_the_slide(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Patient, user and date stand in the slide's properties; none may reach an output (reliability 5)."""
+    told = "|Title = PLANTED-title|Patient ID = PLANTED-1234|User = PLANTED-user|Filename = PLANTED.svs|Date = 01/02/33"
+    slide = write_slide(tmp_path / "one.svs", told=told)
+    cache = tmp_path / "cache"
+    for origin in ("qupath", "level0"):
+        arguments = ["predict", slide, "--model", model, "--out", tmp_path / "out", "--cache", cache, "--json"]
+        assert leave(*arguments, "--origin", origin) == 0
+    assert leave("info", slide) == 0
+    assert leave("info", slide, "--json") == 0
+    said = capsys.readouterr()
+    assert "PLANTED" not in said.out + said.err
+    assert "01/02/33" not in said.out + said.err
+    for path in [*(tmp_path / "out").rglob("*"), *cache.rglob("*")]:
+        if path.is_file():
+            assert b"PLANTED" not in path.read_bytes(), path.name
+            assert b"01/02/33" not in path.read_bytes(), path.name
+
+
 def test_an_output_folder_that_cannot_be_written_is_told_first(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
