@@ -142,11 +142,15 @@ Held-out PCam is {pcam} tiles: differences between rows are within chance unless
 - Oral tissue: Kaggle set by ashenafifasilkebede, CC0 as stated there; Rahman et al. 2020.
 - Osteosarcoma Tumor Assessment, Leavey et al. 2019, doi 10.7937/tcia.2019.bvhjhdas, The Cancer Imaging Archive
   (Clark et al. 2013): CC BY 3.0. Tiles were cut from its images.
-- CRC-VAL-HE-7K, Kather, Halama, Marx 2018, Zenodo 1214456: CC BY 4.0. Tiles were reduced.
+- CRC-VAL-HE-7K, Kather, Halama, Marx 2018, doi 10.5281/zenodo.1214456: CC BY 4.0, as the card of its copy
+  huggingface.co/datasets/1aurent/NCT-CRC-HE states. Tiles were reduced.
 - Slides of Pathology Atlas (Patoloji Atlasi), Serdar Balci and contributors: MIT and CC BY 4.0. Cropped, reduced,
   re-encoded, cut into tiles.
 - Phantom slides: made by this project.
 """
+
+
+NAMES = {"start (ImageNet)": "start (ImageNet weights)", "colour alone": "mean and deviation of the colours"}
 
 
 def card_text(metrics: dict[str, dict[str, Any]], facts: dict[str, Any]) -> str:
@@ -156,8 +160,8 @@ def card_text(metrics: dict[str, dict[str, Any]], facts: dict[str, Any]) -> str:
     columns = list(next(iter(metrics.values()), {}))
     lines = [f"| | {' | '.join(columns)} |", "|" + " --- |" * (len(columns) + 1)]
     for name, row in metrics.items():
-        cells = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in row.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        cells = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in row.values()]
+        lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
     return CARD.format(
         date=facts["date"],
         steps=recipe["steps"],
