@@ -142,8 +142,6 @@ Held-out PCam is {pcam} tiles: differences between rows are within chance unless
 - Oral tissue: Kaggle set by ashenafifasilkebede, CC0 as stated there; Rahman et al. 2020.
 - Osteosarcoma Tumor Assessment, Leavey et al. 2019, doi 10.7937/tcia.2019.bvhjhdas, The Cancer Imaging Archive
   (Clark et al. 2013): CC BY 3.0. Tiles were cut from its images.
-- CRC-VAL-HE-7K, Kather, Halama, Marx 2018, doi 10.5281/zenodo.1214456: CC BY 4.0, as the card of its copy
-  huggingface.co/datasets/1aurent/NCT-CRC-HE states. Tiles were reduced.
 - Slides of Pathology Atlas (Patoloji Atlasi), Serdar Balci and contributors: MIT and CC BY 4.0. Cropped, reduced,
   re-encoded, cut into tiles.
 - Phantom slides: made by this project.
