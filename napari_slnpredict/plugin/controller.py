@@ -130,6 +130,13 @@ class Controller(QObject):
         if shown is not None:
             self.open(shown.slide.path, mpp)
 
+    def show_srgb(self, on: bool) -> None:
+        """Show the slide through the scanner's colour profile, or as it is stored; models never see this."""
+        shown = self.slides.current
+        if shown is not None:
+            shown.opened.look.srgb = on
+            shown.layer.refresh(extent=False)
+
     def _slide_changed(self) -> None:
         """Another slide, or none: everything about the old one goes."""
         self.runs.abandon()

@@ -14,7 +14,7 @@ from .widgets import Fold, Words, faded
 if TYPE_CHECKING:
     from .controller import Controller
 
-PICTURE = 112
+PICTURE = 92
 
 
 class HereSection(Fold):
@@ -65,11 +65,10 @@ def here_lines(answer: Any, message: str, prediction: Any) -> list[str]:
         return [message[:1].upper() + message[1:]] if message else []
     lines = []
     if answer.share is not None:
-        rank = f"rank {words.count(answer.rank)} of {words.count(len(prediction.grid))}" if answer.rank else ""
-        so_far = "so far" if answer.reason == "so far" else ""
-        lines.append(
-            " · ".join(part for part in (f"{words.three(answer.share)} × mean attention", rank, so_far) if part)
-        )
+        so_far = " so far" if answer.reason == "so far" else ""
+        lines.append(f"{words.three(answer.share)} × mean attention{so_far}")
+    if answer.rank and prediction is not None:
+        lines.append(f"rank {words.count(answer.rank)} of {words.count(len(prediction.grid))}")
     if prediction is not None and answer.evidence is not None:
         column = shown_class(prediction)
         lines.append(f"evidence {words.signed(float(answer.evidence[column]))} for {prediction.bundle.classes[column]}")

@@ -70,6 +70,7 @@ def add_dock(viewer: Any) -> Any:
         return there
     widget = PredictDock(viewer)
     dock = viewer.window.add_dock_widget(widget, name=name, area="right")
+    dock.title.title.setText(DOCK)  # the key beside it is for napari, not for people
     window = viewer.window._qt_window
     window.resizeDocks([dock], [WIDTH], Qt.Orientation.Horizontal)
     return widget

@@ -98,7 +98,6 @@ class StripWidget(QWidget):
             layout.addWidget(self._labels[row], row, 0)
             for column, button in enumerate(self._buttons[row]):
                 layout.addWidget(button, row, column + 1)
-        layout.setColumnMinimumWidth(0, 64)
         layout.setColumnStretch(0, 1)
         self._asks.strip_changed.connect(self.refresh)
         self._asks.pictures_arrived.connect(lambda pictures: self.refresh())
@@ -115,7 +114,10 @@ class StripWidget(QWidget):
             first, second = first[:STRIP], first[STRIP:]
         for row, (word, tiles) in enumerate(((strip.first_word, first), (strip.second_word, second))):
             told = f"speaks {word}" if word.startswith("for ") or word == "against" else word
-            self._labels[row].say(word + (": none" if word and not tiles else ""))
+            label = self._labels[row]
+            label.say(word + (": none" if word and not tiles else ""))
+            longest = max((label.fontMetrics().horizontalAdvance(part) for part in label.said.split()), default=0)
+            label.setMinimumWidth(longest + 6)
             for column, button in enumerate(self._buttons[row]):
                 button.setVisible(column < len(tiles))
                 if column < len(tiles):

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
-    QHBoxLayout,
     QPushButton,
     QScrollArea,
     QVBoxLayout,
@@ -36,6 +35,8 @@ QPushButton#slnRun:hover { background: #0b78cf; }
 QPushButton#slnRun:focus { border: 2px solid #7fc4ff; }
 QPushButton#slnRun:disabled { background: QUIET_GROUND; color: QUIET; }
 QLabel[quiet="true"] { color: QUIET; }
+QPushButton#slnFold { background: none; border: none; text-align: left; font-weight: bold; padding: 2px 0px; }
+QPushButton#slnFold:focus { border: 1px solid #7fc4ff; }
 QFrame#slnLine { background: QUIET_GROUND; border: none; max-height: 1px; min-height: 1px; }
 QToolButton[tile="true"] { padding: 0px; border: 1px solid QUIET_GROUND; }
 QToolButton[tile="true"]:focus { border: 2px solid #7fc4ff; }
@@ -83,6 +84,7 @@ class PredictDock(QScrollArea):
             layout.addWidget(section)
         layout.addStretch(1)
         self.setWidget(page)
+        page.installEventFilter(self)
         self.controller.asks.here_changed.connect(self._show_here)
         self._shortcut("Escape", self.controller.cancel)
         self._shortcut("Ctrl+Return", self.controller.run)
@@ -95,6 +97,13 @@ class PredictDock(QScrollArea):
             faint = blend(theme.text.as_rgb_tuple(), theme.background.as_rgb_tuple(), 0.75)
             ground = blend(theme.foreground.as_rgb_tuple(), theme.background.as_rgb_tuple(), 0.7)
             self.setStyleSheet(STYLE.replace("QUIET_GROUND", ground).replace("QUIET", faint))
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Widen with the user's font: nothing is cut off, and nothing scrolls sideways."""
+        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
+            bar = self.verticalScrollBar().sizeHint().width()
+            self.setMinimumWidth(max(WIDTH, watched.minimumSizeHint().width() + bar))
+        return False
 
     def sizeHint(self) -> QSize:
         """As wide as the design says."""
@@ -147,8 +156,9 @@ class EndRow(QWidget):
         self.copy = QPushButton("Copy as command")
         self.copy.setToolTip("Copy the command that does the same without a window")
         self.copy.clicked.connect(self._copy)
-        layout = QHBoxLayout(self)
+        layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 6, 0, 0)
+        layout.setSpacing(4)
         layout.addWidget(self.save)
         layout.addWidget(self.copy)
         controller.answer_changed.connect(self.refresh)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QApplication,
+    QCheckBox,
     QComboBox,
     QDoubleSpinBox,
     QFileDialog,
@@ -16,7 +17,6 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QTextBrowser,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -47,6 +47,9 @@ class SlideRows(QWidget):
         self._open.setToolTip("Open a slide; or drop one on this panel")
         self._open.clicked.connect(self.ask_for_file)
         self._facts = Words(quiet=True)
+        self.srgb = QCheckBox("Colours by the scanner's profile (sRGB)")
+        self.srgb.setToolTip("For looking only: models always see the colours as they are stored")
+        self.srgb.toggled.connect(controller.show_srgb)
         self._ask = QWidget()
         self.mpp = QDoubleSpinBox()
         self.mpp.setRange(*MPP_RANGE)
@@ -70,8 +73,13 @@ class SlideRows(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
-        layout.addWidget(Row("Slide", self._choice, self._open))
-        layout.addWidget(self._facts)
+        layout.addWidget(Row("Slide", self._choice))
+        facts = QHBoxLayout()
+        facts.setContentsMargins(0, 0, 0, 0)
+        facts.addWidget(self._facts, 1)
+        facts.addWidget(self._open, 0, Qt.AlignmentFlag.AlignTop)
+        layout.addLayout(facts)
+        layout.addWidget(self.srgb)
         layout.addWidget(self._ask)
         controller.slides.changed.connect(self.refresh)
         controller.slides.opening_changed.connect(self.refresh)
@@ -96,6 +104,11 @@ class SlideRows(QWidget):
             self._facts.say(words.slide_facts(shown.slide))
         else:
             self._facts.say("Open a slide, or drop one here.")
+        look = shown.opened.look if shown is not None else None
+        self.srgb.setVisible(opening is None and look is not None and look.can_convert)
+        self.srgb.blockSignals(True)
+        self.srgb.setChecked(look is not None and look.srgb)
+        self.srgb.blockSignals(False)
         self._ask.setVisible(opening is None and shown is not None and not shown.slide.mpp)
 
     def _chosen(self, index: int) -> None:
@@ -118,8 +131,7 @@ class ModelRows(QWidget):
         self._choice = QComboBox()
         self._choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._choice.activated.connect(self._chosen)
-        self._info = QToolButton()
-        self._info.setText("Card")
+        self._info = QPushButton("Card")
         self._info.setCheckable(True)
         self._info.setToolTip("What this model is, was trained on, and must not be used for")
         self._card = QTextBrowser()
@@ -188,8 +200,7 @@ class RunRows(QWidget):
         self.click.setCheckable(True)
         self.click.setToolTip("Q. Then click on the slide: what did the model make of this place?")
         self.click.toggled.connect(self._clicking)
-        self.help = QToolButton()
-        self.help.setText("?")
+        self.help = QPushButton("?")
         self.help.setCheckable(True)
         self.help.setToolTip("Keys")
         self._keys = QLabel(keys.help_text())

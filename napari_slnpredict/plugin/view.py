@@ -156,6 +156,7 @@ class Camera:
             return
         text = viewer.canvas.overlays.text
         text.text = words.magnification(self.um_per_screen_px) if self._mpp else ""
+        text.visible = bool(text.text)
 
 
 def prepare_canvas(viewer: Any, paper: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
@@ -163,7 +164,7 @@ def prepare_canvas(viewer: Any, paper: tuple[float, float, float] = (1.0, 1.0, 1
     viewer.canvas.background_color_override = (*paper, 1.0)
     bar, text = viewer.canvas.overlays.scale_bar, viewer.canvas.overlays.text
     bar.visible, bar.position, bar.font_size = True, "bottom_left", 11
-    text.visible, text.position, text.font_size = True, "top_left", 11
+    text.position, text.font_size = "top_left", 11
     for overlay in (bar, text):
         overlay.box, overlay.box_color = True, (1.0, 1.0, 1.0, 0.75)
     text.color = (0.1, 0.1, 0.1, 1.0)

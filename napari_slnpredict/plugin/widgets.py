@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QHideEvent, QIcon, QImage, QPainter, QPaintEvent, QPalette, QPen, QPixmap
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_slnpredict.colours import Stops, ramp
 
@@ -90,13 +90,11 @@ class Fold(QWidget):
 
     def __init__(self, title: str) -> None:
         super().__init__()
-        self._head = QToolButton()
-        self._head.setText(title)
+        self._title = title
+        self._head = QPushButton()
+        self._head.setObjectName("slnFold")
         self._head.setCheckable(True)
         self._head.setChecked(True)
-        self._head.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self._head.setArrowType(Qt.ArrowType.DownArrow)
-        self._head.setStyleSheet("QToolButton { border: none; font-weight: bold; padding: 2px 0px; background: none; }")
         self._head.toggled.connect(self._fold)
         line = QFrame()
         line.setFrameShape(QFrame.Shape.HLine)
@@ -110,6 +108,7 @@ class Fold(QWidget):
         layout.setSpacing(2)
         for widget in (line, self._head, self.body):
             layout.addWidget(widget)
+        self._fold(True)
 
     def add(self, *widgets: QWidget) -> None:
         """Add widgets below each other."""
@@ -117,7 +116,7 @@ class Fold(QWidget):
             self.column.addWidget(widget)
 
     def _fold(self, shown: bool) -> None:
-        self._head.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
+        self._head.setText(f"{'▾' if shown else '▸'} {self._title}")
         self.body.setVisible(shown)
 
 
