@@ -128,6 +128,7 @@ def predict_slide(
     tissue: TissueMask | None = None,
     order: Order | None = None,
     device: Device | None = None,
+    encoder: Encoder | None = None,
     engine: Engine | None = None,
     threads: int | None = None,
     nice: int = 0,
@@ -146,8 +147,8 @@ def predict_slide(
         Asked before every chunk which of the remaining tiles come first (the viewer: those in view).
     device : Device, optional
         Chosen by `settings.device` when absent.
-    engine : Engine, optional
-        A network made ready before, for many slides.
+    encoder, engine : Encoder, Engine, optional
+        The bundle's encoder (`encoder_of`) and its network, made ready before for many slides.
     threads, nice : int
         As for `encode.embed.embed`; beside a window one core less and nice 10.
 
@@ -169,7 +170,7 @@ def predict_slide(
         device = device or choose_device(settings.device)
         head = model if isinstance(model, Head) else load_head(model, device.name)
         bundle = bundle_of(head)
-        encoder = encoder_of(bundle, settings)
+        encoder = encoder or encoder_of(bundle, settings)
     spec = grid_spec(bundle)
     coarser = check_scale(slide, spec, bundle.name)
     if coarser:
@@ -202,7 +203,8 @@ def predict_slide(
     else:
         slide.unchanged()
         if tissue.area_mm2 > 0:
-            warnings.append(f"The {tissue.area_mm2:.2g} mm² of tissue are too little for a tile of {spec.tile_um:g} µm.")
+            area = f"{tissue.area_mm2:.2g} mm²"
+            warnings.append(f"The tissue found ({area}) is too little for a tile of {spec.tile_um:g} µm.")
     answer, sure = say(bundle, verdict, len(grid), coarser, bag)
     return Prediction(
         slide_id=slide.slide_id,

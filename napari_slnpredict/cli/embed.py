@@ -87,8 +87,12 @@ class _Work:
         out: Path | None,
         tile_mpp: float | None,
     ) -> None:
+        from napari_slnpredict.encode.engines import make_engine
+        from napari_slnpredict.encode.late import late_engine
+
         self.encoder, self.device, self.settings, self.names, self.out = encoder, device, settings, names, out
         self.spec = tile_spec(encoder, tile_mpp)
+        self.engine = late_engine(lambda: make_engine(encoder, device, batch=settings.batch, tile_px=self.spec.tile_px))
 
     def __call__(
         self, slide: Slide, item: Input, on_event: Callable[[Event], None], stop: Callable[[], bool]
@@ -126,7 +130,7 @@ class _Work:
         if not len(grid):
             return None
         bag: Bag = yield from embed_tiles(
-            slide, grid, self.encoder, cache=self.settings.cache_dir, device=self.device, batch=self.settings.batch
+            slide, grid, self.encoder, cache=self.settings.cache_dir, device=self.device, engine=self.engine
         )
         slide.unchanged()
         return bag

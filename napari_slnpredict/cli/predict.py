@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,9 @@ from napari_slnpredict.events import Event
 from .options import AsJson, Cache, Device, Mpp, Pseudonym, Reader, Slides, wants_debug
 
 if TYPE_CHECKING:
+    from napari_slnpredict.encode.encoder import Encoder
     from napari_slnpredict.encode.engines import Device as ChosenDevice
+    from napari_slnpredict.encode.engines import Engine
     from napari_slnpredict.mil.verdict import Head
     from napari_slnpredict.settings import Settings
     from napari_slnpredict.slide.slide import Slide
@@ -93,7 +96,7 @@ def predict_slides(
     inputs = find_inputs(named)
     check_writable(request.out)
     check_writable(settings.cache_dir)
-    head, chosen = ready(model, settings)
+    tools = ready(model, settings)
     table = Table(request.out)
     names = Names(inputs, table.contents(), request.pseudonym)
 
@@ -101,7 +104,7 @@ def predict_slides(
         table.write()
         write_failures(request.out, outcome)
 
-    work = _Work(head, chosen, settings, request, names, table)
+    work = _Work(tools, settings, request, names, table)
     outcome = run_batch(
         inputs, names, work, mpp=request.mpp, reader=request.reader, on_change=changed, debug=request.debug
     )
@@ -110,17 +113,30 @@ def predict_slides(
     return outcome
 
 
-def ready(model: str, settings: Settings) -> tuple[Head, ChosenDevice]:
+@dataclass(frozen=True)
+class Tools:
+    """What every slide of a batch is judged with."""
+
+    head: Head
+    encoder: Encoder
+    device: ChosenDevice
+    engine: Engine
+
+
+def ready(model: str, settings: Settings) -> Tools:
     """Load the model and its encoder's record, choose the device: what must work before the first slide is opened."""
     from napari_slnpredict.bundles.bundle import find_bundle
-    from napari_slnpredict.encode.engines import choose_device
+    from napari_slnpredict.encode.engines import choose_device, make_engine
+    from napari_slnpredict.encode.late import late_engine
     from napari_slnpredict.mil.verdict import load_head
-    from napari_slnpredict.pipeline import bundle_of, encoder_of
+    from napari_slnpredict.pipeline import bundle_of, encoder_of, grid_spec
 
     device = choose_device(settings.device)
     head = load_head(find_bundle(model, settings), device.name)
-    encoder_of(bundle_of(head), settings)
-    return head, device
+    bundle = bundle_of(head)
+    encoder, tile_px = encoder_of(bundle, settings), grid_spec(bundle).tile_px
+    engine = late_engine(lambda: make_engine(encoder, device, batch=settings.batch, tile_px=tile_px))
+    return Tools(head, encoder, device, engine)
 
 
 class Table:
@@ -153,10 +169,8 @@ class Table:
 class _Work:
     """What the batch does with each slide."""
 
-    def __init__(
-        self, head: Head, device: ChosenDevice, settings: Settings, request: Request, names: Names, table: Table
-    ) -> None:
-        self.head, self.device, self.settings = head, device, settings
+    def __init__(self, tools: Tools, settings: Settings, request: Request, names: Names, table: Table) -> None:
+        self.tools, self.settings = tools, settings
         self.request, self.names, self.table = request, names, table
 
     def __call__(
@@ -166,7 +180,10 @@ class _Work:
         from napari_slnpredict.export import Sheet, write_prediction
         from napari_slnpredict.pipeline import predict_slide
 
-        job = predict_slide(slide, self.head, settings=self.settings, device=self.device)
+        tools = self.tools
+        job = predict_slide(
+            slide, tools.head, settings=self.settings, device=tools.device, encoder=tools.encoder, engine=tools.engine
+        )
         prediction = run(job, on_event, stop)
         name = self.names.name(item, slide)
         sheet = Sheet(name, self.request.origin, self._facts(item))
