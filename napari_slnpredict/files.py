@@ -23,7 +23,9 @@ from .errors import ResourceError, one_line
 PART_SUFFIX = ".part"
 
 
-def write_file(path: Path, data: bytes | str | Callable[[Path], object]) -> Path:
+def write_file(
+    path: Path, data: bytes | str | Callable[[Path], object], check: Callable[[Path], object] | None = None
+) -> Path:
     """Write a whole file or nothing.
 
     Parameters
@@ -33,6 +35,8 @@ def write_file(path: Path, data: bytes | str | Callable[[Path], object]) -> Path
     data : bytes, str or callable
         The content, or a function that writes to the part file's path it is given (for libraries that write
         themselves: h5py, tifffile, matplotlib).
+    check : callable, optional
+        Reads the part file back before it takes its place, and raises an `OSError` when it is not what it should be.
 
     Raises
     ------
@@ -54,6 +58,8 @@ def write_file(path: Path, data: bytes | str | Callable[[Path], object]) -> Path
                 target.write(data.encode() if isinstance(data, str) else data)
                 target.flush()
                 os.fsync(target.fileno())
+        if check is not None:
+            check(part)
         part.replace(path)
         _sync_folder(path.parent)
     except OSError as error:

@@ -128,3 +128,19 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResourceError, match="a file stands where a folder is needed"):
         files.check_writable(tmp_path / "file" / "sub")
+
+
+def test_a_file_that_does_not_read_back_takes_no_place(tmp_path: Path) -> None:
+    """A disk that gives back other bytes than it took must not cost yesterday's result."""
+    target = files.write_file(tmp_path / "file.txt", "old")
+    seen: list[bytes] = []
+
+    def check(part: Path) -> None:
+        seen.append(part.read_bytes())
+        raise OSError(errno.EIO, "the file does not read back")
+
+    with pytest.raises(ResourceError, match="does not read back"):
+        files.write_file(target, "new", check)
+    assert seen == [b"new"]
+    assert target.read_text() == "old"
+    assert leftovers(tmp_path) == []

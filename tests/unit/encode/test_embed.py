@@ -417,3 +417,38 @@ def test_slow_encoders_seal_by_the_clock(tmp_path: Path, monkeypatch: pytest.Mon
     seen: list[int] = []
     go(tmp_path, engine=FakeEngine(seconds=0.03), on_event=lambda event: seen.append(len(chunks_in(tmp_path))))
     assert max(seen) >= 2
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from encode.made import FakeEngine, Slide, make_encoder, make_grid
+from napari_slnpredict.encode.embed import embed
+from napari_slnpredict.errors import ResourceError
+from napari_slnpredict.events import run
+import h5py
+resource.setrlimit(resource.RLIMIT_FSIZE, (8000, resource.RLIM_INFINITY))
+try:
+    run(embed(Slide(), make_grid(), make_encoder(), cache=Path(sys.argv[2]), engine=FakeEngine()))
+except ResourceError as error:
+    sys.stderr.write(f"{error.exit_code} {error}")
+    sys.exit(3)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_FSIZE stands for the full disk")
+def test_a_disk_that_fills_while_the_final_file_is_written(tmp_path: Path) -> None:
+    """HDF5 on a full disk leaves a file that opens and lies; the chunks would already be gone."""
+    slide, grid, tests = Slide(), make_grid(), Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tests), str(tmp_path)], check=False, timeout=60, capture_output=True, text=True
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("3 features.h5: the disk is full")
+    assert not list(tmp_path.rglob("features.h5"))
+    assert not list(tmp_path.rglob("*.part"))
+    assert sum(len(chunk) for chunk in made_store(tmp_path).new_chunks()) == len(grid)
+    engine = FakeEngine()
+    np.testing.assert_array_equal(go(tmp_path, slide, grid, engine).features, expected(slide, grid))
+    assert engine.count == 0

@@ -233,12 +233,12 @@ def test_a_file_that_does_not_read_back_is_never_renamed(tmp_path: Path, monkeyp
     """After a full disk HDF5 opens and reads as zeros: the chunks would be thrown away for it."""
     old = write_features(tmp_path / "features.h5", make_bag(4))
     before = old.read_bytes()
-    real = module._write
+    real = module._image
 
-    def write(part: Path, bag: Bag, extra: dict[str, Any]) -> None:
-        real(part, dataclasses.replace(bag, features=np.zeros_like(bag.features)), extra)
+    def image(bag: Bag, extra: dict[str, Any]) -> bytes:
+        return real(dataclasses.replace(bag, features=np.zeros_like(bag.features)), extra)
 
-    monkeypatch.setattr(module, "_write", write)
+    monkeypatch.setattr(module, "_image", image)
     with pytest.raises(ResourceError):
         write_features(old, make_bag(5))
     assert old.read_bytes() == before
