@@ -53,11 +53,22 @@ def predict(
         raise typer.BadParameter(f"{origin!r} is not one of {', '.join(ORIGINS)}", param_hint="--origin")
     request = Request(out, origin, pseudonym, mpp, reader, wants_debug(context))
     outcome = predict_slides(slides, model, request, device=device, cache=cache)
+    typer.echo(_closing_words(outcome, out), err=True)
     if as_json:
         from .console import print_json
 
         print_json(summary("predict", outcome))
     raise typer.Exit(outcome.exit_code)
+
+
+def _closing_words(outcome: Outcome, out: Path) -> str:
+    """Say where the results are and, in a long log, once more what failed."""
+    done = f"{len(outcome.records)} done: {out / 'predictions.csv'}"
+    if not outcome.failures:
+        return done
+    shown = ", ".join(name for name, _, _ in outcome.failures[:5])
+    more = f" and {len(outcome.failures) - 5} more" if len(outcome.failures) > 5 else ""
+    return f"{done}\n{len(outcome.failures)} failed: {shown}{more}; see {out / 'failures.csv'}"
 
 
 class Request:

@@ -46,6 +46,24 @@ def test_two_slides_and_a_table(tmp_path: Path, model: Path, capsys: pytest.Capt
     said = capsys.readouterr()
     assert said.out == ""
     assert "[2/2] b.svs" in said.err
+    assert said.err.strip().splitlines()[-1] == f"2 done: {tmp_path / 'out' / 'predictions.csv'}"
+
+
+def test_one_network_serves_the_whole_batch(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night's batch would load a network of a gigabyte a thousand times."""
+    engines: list[Any] = []
+
+    class Watching(StandInEmbed):
+        def __call__(self, *arguments: Any, **options: Any) -> Any:
+            engines.append(options["engine"])
+            return super().__call__(*arguments, **options)
+
+    monkeypatch.setattr("napari_slnpredict.encode.embed.embed", Watching())
+    for name in ("a", "b"):
+        write_slide(tmp_path / "s" / f"{name}.svs", size=(320, 256))
+    assert leave("predict", tmp_path / "s", "--model", model, "--out", tmp_path / "out") == 0
+    assert len(engines) == 2
+    assert engines[0] is engines[1]
 
 
 def test_a_bad_slide_costs_itself(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +85,7 @@ def test_a_bad_slide_costs_itself(tmp_path: Path, model: Path, capsys: pytest.Ca
     said = capsys.readouterr().err
     for name in failures:
         assert name in said
+    assert "4 failed: missing.svs, text.svs, coarse.svs, bare.svs; see " in said
     assert [row["slide_id"] for row in table(tmp_path / "out" / "predictions.csv")] == ["good"]
 
 
