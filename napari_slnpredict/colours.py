@@ -1,9 +1,9 @@
 """The colours of maps, the same in the viewer, in pictures and in reports.
 
-H&E is pink and violet, so no map may be. Low values are transparent: they hide no tissue. Amounts (attention, share,
-anomaly) climb from clear over yellow-green to blue-black, getting darker all the way, so that they read in grey too.
-Evidence has two sides: orange speaks for, blue speaks against, and zero is clear; the pair stays apart for
-colour-blind readers.
+H&E is pink and violet, so no map may be. Values up to the mean are nearly clear, and even the highest leave the tissue
+visible below: a map is there to be looked through. Amounts (attention, share, anomaly) climb from clear over
+yellow-green to blue-black, getting darker all the way, so that they read in grey too. Evidence has two sides: orange
+speaks for, blue speaks against, and zero is clear; the pair stays apart for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Stops = tuple[tuple[float, float, float, float, float], ...]
 
 AMOUNT: Stops = (
     (0.00, 0.93, 0.96, 0.45, 0.00),
-    (0.15, 0.86, 0.92, 0.30, 0.30),
-    (0.40, 0.47, 0.76, 0.24, 0.62),
-    (0.65, 0.08, 0.54, 0.44, 0.80),
-    (0.85, 0.07, 0.29, 0.47, 0.88),
-    (1.00, 0.04, 0.09, 0.24, 0.92),
+    (0.20, 0.86, 0.92, 0.30, 0.08),
+    (0.40, 0.47, 0.76, 0.24, 0.40),
+    (0.65, 0.08, 0.54, 0.44, 0.62),
+    (0.85, 0.07, 0.29, 0.47, 0.72),
+    (1.00, 0.04, 0.09, 0.24, 0.78),
 )
 
 SIDES: Stops = (
