@@ -122,7 +122,7 @@ def add_map(viewer: Any, name: str, grid: TileGrid, image: NDArray[np.float32], 
         colormap=colormap(stops, ramp_name),
         contrast_limits=(-1.0, 1.0) if two_sided else (0.0, 1.0),
         interpolation2d="nearest",
-        opacity=0.75,
+        opacity=1.0,  # the ramp itself leaves the tissue visible
         blending="translucent_no_depth",
         cache=False,
         metadata={ROLE_KEY: name},

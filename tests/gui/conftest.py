@@ -85,7 +85,7 @@ def own_napari_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 def wait(qtbot: Any) -> Callable[..., None]:
     """Run the event loop until a condition holds."""
 
-    def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
         qtbot.waitUntil(lambda: bool(condition()), timeout=int(seconds * 1000))
 
     return until

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,15 @@ from napari_slnpredict.plugin.jobs import Answered
 from napari_slnpredict.slide.grid import GridSpec, TileGrid, map_tiles
 
 TILE_PX, MODEL_MPP = 64, 1.0
+
+
+@lru_cache
+def round_piece(side: int) -> NDArray[np.uint8]:
+    """Return a picture of a round piece of tissue."""
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side - 0.5
+    inside = (x**2 + y**2 < 0.16)[..., None]
+    texture = ((np.sin(x * 90) * np.cos(y * 70) + 1) * 20)[..., None]
+    return np.where(inside, np.array([205, 130, 185]) - texture, np.array([243, 242, 244])).astype(np.uint8)
 
 
 @dataclass
@@ -46,15 +55,9 @@ class FakeSlide:
     def dimensions(self) -> tuple[int, int]:
         return self.side, self.side
 
-    def _picture(self, side: int) -> NDArray[np.uint8]:
-        y, x = np.mgrid[0:side, 0:side] / side - 0.5
-        inside = (x**2 + y**2 < 0.16)[..., None]
-        texture = ((np.sin(x * 90) * np.cos(y * 70) + 1) * 20)[..., None]
-        return np.where(inside, np.array([205, 130, 185]) - texture, np.array([243, 242, 244])).astype(np.uint8)
-
-    @cached_property
+    @property
     def pictures(self) -> list[NDArray[np.uint8]]:
-        return [self._picture(self.side), self._picture(self.side // 4)]
+        return [round_piece(self.side), round_piece(self.side // 4)]
 
     @property
     def level_dimensions(self) -> tuple[tuple[int, int], ...]:
@@ -84,7 +87,7 @@ class FakeSlide:
         return pixels, np.ones((h, w), bool)
 
     def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
-        return self._picture(max_px)
+        return round_piece(max_px)
 
     def close(self) -> None:
         self.closed = True
