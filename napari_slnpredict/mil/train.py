@@ -67,6 +67,9 @@ class Recipe:
         Penalty, per nat, on attention that differs from equal. Once attention sits on a few tiles alone the slide's
         logits are those tiles' own, and leaving out a typical one of them changes nothing: evidence then no longer
         tells them from the rest. A little keeps the rest in the sum. Only for heads with closed-form evidence.
+    smoothing : float
+        Share of each label spread over all classes in training: a head that separates its slides perfectly would
+        otherwise grow surer without end.
     class_weights : bool
         Weigh classes by the inverse of their frequency.
     standardise : bool
@@ -81,6 +84,7 @@ class Recipe:
     batch: int = 8
     tiles: int = 512
     spread: float = 0.1
+    smoothing: float = 0.0
     class_weights: bool = True
     standardise: bool = True
     seed: int = 0
@@ -90,7 +94,7 @@ class Recipe:
 class Epoch:
     """One line of the training curve; losses are means over bags, weighted by class.
 
-    The training loss holds the attention's penalty, the validation loss does not.
+    The training loss holds the attention's penalty and smoothed labels, the validation loss does not.
     """
 
     number: int
@@ -234,7 +238,8 @@ class _Run:
             batch = [self.training[i] for i in order[start : start + self.recipe.batch]]
             weight = sum(float(self.weights[bag.label]) for bag in batch)
             self.optimiser.zero_grad()
-            loss = self._loss([_draw(bag, self.recipe.tiles, self.random) for bag in batch], self.recipe.spread)
+            drawn = [_draw(bag, self.recipe.tiles, self.random) for bag in batch]
+            loss = self._loss(drawn, self.recipe.spread, self.recipe.smoothing)
             (loss / weight).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
@@ -247,13 +252,13 @@ class _Run:
             total = sum(self._loss([bag]).item() for bag in self.validation)
         return total / sum(float(self.weights[bag.label]) for bag in self.validation)
 
-    def _loss(self, bags: Sequence[TrainingBag], spread: float = 0.0) -> Tensor:
+    def _loss(self, bags: Sequence[TrainingBag], spread: float = 0.0, smoothing: float = 0.0) -> Tensor:
         """Return the cross-entropy, weighted by class, and the attention's penalty, summed over bags."""
         found = self.module.look_at_many([(torch.from_numpy(np.array(b.features, np.float32)), b.places) for b in bags])
         labels = torch.tensor([bag.label for bag in bags])
         weights = torch.tensor([float(self.weights[bag.label]) for bag in bags])
         losses: Tensor = torch.nn.functional.cross_entropy(
-            torch.stack([output.logits for output in found]), labels, reduction="none"
+            torch.stack([output.logits for output in found]), labels, reduction="none", label_smoothing=smoothing
         )
         if spread and self.module.closed_form:
             losses = losses + spread * torch.stack([_concentration(output.attention, losses) for output in found])

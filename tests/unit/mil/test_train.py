@@ -63,6 +63,14 @@ def test_evidence_finds_the_marked_tiles() -> None:
     assert concentrated < spread
 
 
+def test_smoothed_labels_keep_a_head_from_certainty() -> None:
+    """On slides it separates perfectly a head would grow surer without end."""
+    plain, smoothed = (learn("gated", replace(QUICK, smoothing=s, spread=0.0)) for s in (0.0, 0.3))
+    belief = [run(judge(trained.head, cohort(2, 9)[1])).probabilities.max() for trained in (plain, smoothed)]
+    assert belief[1] < belief[0]
+    assert belief[1] < 0.95
+
+
 def test_evidence_for_one_class_is_evidence_against_the_other() -> None:
     """What both logits share is invisible to the softmax; left in, a tile could speak for both classes."""
     evidence = run(judge(learn("gated").head, cohort(2, 9)[1])).evidence
