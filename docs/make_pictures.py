@@ -52,7 +52,8 @@ class Studio:
 
         self.name, self.size = f"{size}-{theme}", SIZES[size]
         get_settings().appearance.theme = theme
-        get_settings().appearance.font_size = font_size
+        if font_size:
+            get_settings().appearance.font_size = font_size
         self.viewer = napari.Viewer(show=True, show_welcome_screen=False)
         window = self.viewer.window._qt_window
         window.move(0, 0)
@@ -127,7 +128,8 @@ class Studio:
         self.pause(pause or 1)
         screen = QApplication.primaryScreen().grabWindow(0)
         self.out.mkdir(parents=True, exist_ok=True)
-        screen.copy(0, 0, *self.size).save(str(self.out / f"{self.name}-{state}.png"))
+        # JPEG: a screen full of tissue is four times as large as PNG, and the repository keeps every version.
+        screen.copy(0, 0, *self.size).save(str(self.out / f"{self.name}-{state}.jpg"), "JPG", 88)
 
     def wait(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
         """Run the event loop until a condition holds."""
@@ -175,7 +177,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=list(SIZES))
     parser.add_argument("--themes", nargs="+", choices=THEMES, default=list(THEMES))
     parser.add_argument("--states", nargs="+", choices=STATES, default=list(STATES))
-    parser.add_argument("--font-size", type=int, default=12)
+    parser.add_argument("--font-size", type=int, default=0, help="0: napari's own")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pictures-") as folder:
         work = Path(folder)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_slnpredict.answer import belief_words
+
 from . import words
 from .asks import shown_class
 from .widgets import Fold, ProbabilityBar, Words
@@ -48,7 +50,7 @@ class AnswerSection(Fold):
             value = float(verdict.probabilities[column])
             self.bar.show_value(value, interval, threshold_of(prediction))
             lines = class_lines(verdict, column)
-            told = name in prediction.answer and words.probability(value) in prediction.answer
+            told = name in prediction.answer and belief_words(value) in prediction.answer
             self.numbers.say("" if told and "\n" not in lines else lines)
             coverage = float(prediction.bundle.calibration.get("coverage", 0.9))
             self.doubt.say("\n".join(words.doubt_lines(verdict, coverage)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_slnpredict.answer import belief_words
 from napari_slnpredict.errors import SlnPredictError, one_line
 from napari_slnpredict.events import Progress, Stage
 
@@ -51,13 +52,6 @@ def three(number: float) -> str:
 def signed(number: float) -> str:
     """Return a number to three significant digits with its sign: ``+0.012``."""
     return three(number) if number < 0 or number == 0 else f"+{three(number)}"
-
-
-def probability(value: float) -> str:
-    """Return a probability; never a bare 0 or 1, which no model may claim."""
-    if value >= 0.995:
-        return "> 0.99"
-    return "< 0.01" if value < 0.005 else f"{value:.2f}"
 
 
 def duration(seconds: float) -> str:
@@ -129,7 +123,7 @@ def problem_of(error: BaseException, details: str = "") -> Problem:
 def probability_line(name: str, value: float, interval: Sequence[float] | None) -> str:
     """Return ``positive 0.83 (0.71 to 0.91)``."""
     doubt = f"  ({interval[0]:.2f} to {interval[1]:.2f})" if interval is not None else ""
-    return f"{name}  {probability(value)}{doubt}"
+    return f"{name}  {belief_words(value)}{doubt}"
 
 
 def doubt_lines(verdict: Any, coverage: float) -> list[str]:

@@ -24,10 +24,10 @@ def test_three_significant_digits(number: float, text: str) -> None:
     assert words.three(number) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(1.0, "> 0.99"), (0.0, "< 0.01"), (0.834, "0.83")])
+@pytest.mark.parametrize(("value", "text"), [(1.0, "above 0.99"), (0.0, "below 0.01"), (0.834, "0.83")])
 def test_no_probability_is_certain(value: float, text: str) -> None:
     """A model would claim certainty."""
-    assert words.probability(value) == text
+    assert words.probability_line("positive", value, None) == f"positive  {text}"
 
 
 @pytest.mark.parametrize(
