@@ -190,7 +190,7 @@ def predictions_csv(records: Iterable[Mapping[str, Any]]) -> str:
     header = ["slide_id", "content_id", "answer", "sure", "reason", *(f"probability_{c}" for c in classes)]
     header += [f"{end}_{c}" for c in classes for end in ("low", "high")]
     header += ["out_of_domain", "tiles", "tissue_mm2", "model", "model_digest", "encoder", "precision", "device"]
-    return csv_text([*header, "seconds", "warnings"], [_summary(record, classes) for record in records])
+    return csv_text([*header, "seconds", "warnings", "notice"], [_summary(record, classes) for record in records])
 
 
 def _summary(record: Mapping[str, Any], classes: Sequence[str]) -> list[Any]:
@@ -205,7 +205,7 @@ def _summary(record: Mapping[str, Any], classes: Sequence[str]) -> list[Any]:
         record["tiles"], record.get("tissue_mm2"), record["model"]["name"], record["model"]["digest"],
         record["encoder"]["name"], record["encoder"].get("precision"), record["device"],
         record["seconds"].get("total", round(sum(record["seconds"].get(s, 0) for s in STAGES), 3)),
-        " | ".join(record["warnings"]),
+        " | ".join(record["warnings"]), record["model"].get("notice", ""),
     ]  # fmt: skip
 
 

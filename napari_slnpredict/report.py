@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__, provenance
+from .answer import belief_words
 from .errors import SlideError
 from .export_pictures import evidence_map, first_map, main_class, picture_of
 from .pipeline import Prediction
@@ -63,6 +64,7 @@ def _template() -> Any:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["sig"] = significant
     environment.filters["thin"] = thin
+    environment.filters["belief"] = belief_words
     environment.filters["picture"] = _picture_url
     return environment.from_string(text)
 

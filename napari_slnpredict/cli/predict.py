@@ -108,6 +108,8 @@ def predict_slides(
     check_writable(request.out)
     check_writable(settings.cache_dir)
     tools = ready(model, settings)
+    if tools.notice:
+        typer.echo(tools.notice, err=True)
     table = Table(request.out)
     names = Names(inputs, table.contents(), request.pseudonym)
 
@@ -132,6 +134,14 @@ class Tools:
     encoder: Encoder
     device: ChosenDevice
     engine: Engine
+
+    @property
+    def notice(self) -> str:
+        """What must be read beside every answer of this model."""
+        from napari_slnpredict.pipeline import bundle_of
+
+        bundle = bundle_of(self.head)
+        return f"{bundle.name}: {bundle.notice}" if bundle.notice else ""
 
 
 def ready(model: str, settings: Settings) -> Tools:

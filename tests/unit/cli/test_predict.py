@@ -46,6 +46,8 @@ def test_two_slides_and_a_table(tmp_path: Path, model: Path, capsys: pytest.Capt
     said = capsys.readouterr()
     assert said.out == ""
     assert "[2/2] b.svs" in said.err
+    assert said.err.startswith("tiny-sln: Demonstration. Not for diagnosis.")
+    assert rows[0]["notice"] == "Demonstration. Not for diagnosis."
     assert said.err.strip().splitlines()[-1] == f"2 done: {tmp_path / 'out' / 'predictions.csv'}"
 
 
