@@ -34,10 +34,8 @@ def say(
     first = int(np.argmax(verdict.probabilities))
     name, belief = verdict.classes[first], float(verdict.probabilities[first])
     if coarser:
-        return (
-            f"Not sure: the slide is coarser than the model knows; {name} leads with probability {belief_words(belief)}.",
-            False,
-        )
+        leads = f"{name} leads with probability {belief_words(belief)}"
+        return f"Not sure: the slide is coarser than the model knows; {leads}.", False
     if verdict.conformal is not None and len(verdict.conformal) != 1:
         return _open_set(verdict, bundle), False
     if verdict.conformal is None and belief < max(LEAST_BELIEF, 1.2 / len(verdict.classes)):
