@@ -5,6 +5,7 @@ They read files and import the heavy libraries; nothing here may touch napari or
 
 from __future__ import annotations
 
+import importlib
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -125,9 +126,16 @@ def discard_opened(result: Opened) -> None:
     result.keeper.retire()
 
 
+def _import_what_opening_needs() -> None:
+    """Half a second of imports that the first slide would otherwise wait for (napari's thumbnail imports scipy)."""
+    for name in ("napari_slnpredict.slide.slide", "tiffslide", "scipy.ndimage", "simplejpeg", "imagecodecs"):
+        importlib.import_module(name)
+
+
 def models_job(options: Options) -> Job[list[ModelChoice]]:
-    """List the models that can be chosen, shipped ones first."""
+    """List the models that can be chosen, shipped ones first; bring in meanwhile what opening a slide will need."""
     yield Stage("models", "Looking for models")
+    _import_what_opening_needs()
     from napari_slnpredict.bundles.bundle import list_bundles
 
     return [
