@@ -29,13 +29,6 @@ def open_bare(viewer, path: Path) -> None:
     viewer.add_image(levels, multiscale=True, rgb=True, contrast_limits=(0, 255))
 
 
-def is_busy(viewer) -> bool:
-    """Whether the standing window is still looking for its device (it imports torch once, in the background)."""
-    from napari_slnpredict.plugin.controller import controller_for
-
-    return controller_for(viewer).runs.device is None
-
-
 def measure(subject: str, path: Path) -> float:
     """Return the seconds from the wish to the first frame that equals the last."""
     import napari
@@ -50,7 +43,7 @@ def measure(subject: str, path: Path) -> float:
         open_viewer(viewer=viewer)
     canvas = viewer.window._qt_viewer.canvas.native
     let_settle = time.monotonic() + SETTLE_SECONDS
-    while time.monotonic() < let_settle or (subject == "ours" and is_busy(viewer)):
+    while time.monotonic() < let_settle:
         QApplication.processEvents()
     frames: list[tuple[float, np.ndarray]] = []
 
