@@ -3,8 +3,8 @@
     scripts/with_screen.sh .venv/bin/python benchmarks/open_slide.py SLIDE [--rounds 5]
 
 Each opening has a process of its own, in which an empty window (ours: with its dock) stands already; the clock starts
-with the wish to open and includes every import, scan and check. It stops at the first frame whose middle equals the last
-picture. Both subjects are read back in the same way after each draw. Prints one JSON object.
+with the wish to open and includes every import, scan and check. It stops at the first frame whose middle equals the
+last picture. Both subjects are read back in the same way after each draw. Prints one JSON object.
 """
 
 from __future__ import annotations
