@@ -1,6 +1,6 @@
 """Make the sample slide that File > Open Sample and `slnpredict demo` show: a synthetic positive, the same every time.
 
-    python scripts/make_sample.py
+python scripts/make_sample.py
 """
 
 from __future__ import annotations
