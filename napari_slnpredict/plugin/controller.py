@@ -33,7 +33,7 @@ from .worker import Outcome, Worker
 
 NAME = "slnpredict-controller"
 TISSUE_EDITED = "The tissue was edited: Run uses it."
-#: The slide comes first: torch's import starts this long after the window's first work, ms.
+#: The slide comes first: torch's import starts this long after it was shown, ms.
 READY_AFTER_MS = 1500
 _log = logging.getLogger(__name__)
 
@@ -86,15 +86,14 @@ class Controller(QObject):
         self.runs = Runs(self, self._note_task)
         self.tissue = TissueLayer(viewer, self)
         self.slides = Slides(viewer, self)
+        # Started when a slide is on the screen: this imports torch, and must not be in the way of the first frame.
+        self._ready_timer = QTimer(self, singleShot=True, interval=READY_AFTER_MS)
+        self._ready_timer.timeout.connect(self._make_ready)
         self._connect()
         keys.bind(viewer, find_controller)
         if self.slides.current is not None:
             self._slide_changed()
         self.runs.look_for_models(viewer_options())
-        # After the slide is on the screen: this imports torch.
-        self._ready_timer = QTimer(self, singleShot=True, interval=READY_AFTER_MS)
-        self._ready_timer.timeout.connect(self._make_ready)
-        self._ready_timer.start()
 
     def _connect(self) -> None:
         self.slides.changed.connect(self._slide_changed)
@@ -108,7 +107,7 @@ class Controller(QObject):
     def _make_ready(self) -> None:
         if self.slides.opening is not None:
             self._ready_timer.start()
-        elif self.viewer is not None:
+        elif self.viewer is not None and not self.runs.ready_for(self.runs.model):
             self.runs.make_ready(viewer_options())
 
     @property
@@ -163,6 +162,8 @@ class Controller(QObject):
                 self.note = "Your tissue edit of an earlier session is used."
         self.answer_changed.emit()
         self.problem_changed.emit()
+        if shown is not None:
+            self._ready_timer.start()
         if shown is not None and self.run_when_open:
             self.run_when_open = False
             self.run()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import (
     QApplication,
@@ -85,6 +85,8 @@ class PredictDock(QScrollArea):
         layout.addStretch(1)
         self.setWidget(page)
         page.installEventFilter(self)
+        self._scroll = QTimer(self, singleShot=True, interval=50)
+        self._scroll.timeout.connect(self._scroll_to_here)
         self.controller.asks.here_changed.connect(self._show_here)
         self._shortcut("Escape", self.controller.cancel)
         self._shortcut("Ctrl+Return", self.controller.run)
@@ -115,10 +117,11 @@ class PredictDock(QScrollArea):
         shortcut.activated.connect(act)
 
     def _show_here(self) -> None:
-        """A click is answered where the user sees it."""
+        """A click is answered where the user sees it; the panel must have grown to its new text first."""
+        self._scroll.start()
+
+    def _scroll_to_here(self) -> None:
         if self.here.isVisible():
-            page = self.widget()
-            page.layout().activate()
             self.ensureWidgetVisible(self.here, 0, 8)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:

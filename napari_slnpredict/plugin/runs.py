@@ -59,6 +59,7 @@ class Runs(QObject):
         self._warm = WarmModel()
         self._warming: threading.Thread | None = None
         self._ready_options: Options | None = None
+        self._made_ready = ""
         self.stage: Stage | None = None
         self.progress: Progress | None = None
         self.warnings: list[str] = []
@@ -100,6 +101,10 @@ class Runs(QObject):
         worker = self._beside("ready", lambda: ready_job(model, options, warm), self._take_ready)
         worker.happened.connect(self._heard_of_device)
         self._warming = worker.thread_object
+
+    def ready_for(self, model: str) -> bool:
+        """Whether this model was made ready already, or is being made so."""
+        return self._warming is not None or self._made_ready == model
 
     def choose_folder(self, folder: Any) -> None:
         """Check a model folder and choose it."""
@@ -234,6 +239,8 @@ class Runs(QObject):
 
     def _take_ready(self, outcome: Outcome) -> None:
         self._warming = None
+        if outcome.state == "done":
+            self._made_ready = self.model
         # A model that cannot be loaded is told by Run, when the user wants it; a device that is not there, now.
         if outcome.error is not None and self.device is None:
             self.failed.emit(words.problem_of(outcome.error, outcome.details))

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Magnifications of the keys Alt+1 ... Alt+6.
 MAGNIFICATIONS = (1, 2, 5, 10, 20, 40)
+#: Drawn unseen while a slide is being opened: preparing the letters of a canvas takes 0.2 s, which would delay the first
+#: frame.
+GLYPHS = "0123456789.x · µm/px nk"
 #: um per pixel at 1x, the convention behind "20x is 0.5".
 UM_PER_PX_AT_1X = 10.0
 
@@ -92,6 +95,7 @@ class Camera:
         for event in (camera.events.zoom, camera.events.center):
             event.connect(self._moved)
         canvas.events.size.connect(self._resized)
+        self._moved()
 
     def set_mpp(self, mpp: float | None) -> None:
         """Say how many um a level-0 px of the present slide has; None: no slide or no scale."""
@@ -155,8 +159,9 @@ class Camera:
         if viewer is None:
             return
         text = viewer.canvas.overlays.text
-        text.text = words.magnification(self.um_per_screen_px) if self._mpp else ""
-        text.visible = bool(text.text)
+        text.text = words.magnification(self.um_per_screen_px) if self._mpp else GLYPHS
+        text.opacity = 1.0 if self._mpp else 0.0
+        text.box = bool(self._mpp)
 
 
 def prepare_canvas(viewer: Any, paper: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
@@ -164,7 +169,8 @@ def prepare_canvas(viewer: Any, paper: tuple[float, float, float] = (1.0, 1.0, 1
     viewer.canvas.background_color_override = (*paper, 1.0)
     bar, text = viewer.canvas.overlays.scale_bar, viewer.canvas.overlays.text
     bar.visible, bar.position, bar.font_size = True, "bottom_left", 11
-    text.position, text.font_size = "top_left", 11
+    text.visible, text.position, text.font_size = True, "top_left", 11
     for overlay in (bar, text):
-        overlay.box, overlay.box_color = True, (1.0, 1.0, 1.0, 0.75)
+        overlay.box_color = (1.0, 1.0, 1.0, 0.75)
+    bar.box = True
     text.color = (0.1, 0.1, 0.1, 1.0)
