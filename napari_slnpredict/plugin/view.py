@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 #: Magnifications of the keys Alt+1 ... Alt+6.
 MAGNIFICATIONS = (1, 2, 5, 10, 20, 40)
-#: Drawn unseen while a slide is being opened: preparing the letters of a canvas takes 0.2 s, which would delay the first
-#: frame.
+#: Drawn unseen while a slide is being opened: preparing a canvas's letters takes 0.2 s and would delay the first frame.
 GLYPHS = "0123456789.x · µm/px nk"
 #: um per pixel at 1x, the convention behind "20x is 0.5".
 UM_PER_PX_AT_1X = 10.0
