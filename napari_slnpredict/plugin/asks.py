@@ -59,7 +59,7 @@ class Asks(QObject):
 
     here_changed = Signal()
     strip_changed = Signal()
-    pictures_arrived = Signal(object)  # {tile: (h, w, 3) uint8}
+    pictures_arrived = Signal()
 
     def __init__(self, viewer: Any, parent: QObject) -> None:
         super().__init__(parent)
@@ -170,7 +170,7 @@ class Asks(QObject):
     def _pictured(self, outcome: Outcome) -> None:
         if outcome.state == "done":
             self.pictures = outcome.result
-            self.pictures_arrived.emit(outcome.result)
+            self.pictures_arrived.emit()
 
 
 def strip_of(prediction: Any) -> Strip | None:

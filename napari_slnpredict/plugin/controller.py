@@ -148,11 +148,11 @@ class Controller(QObject):
         if viewer is None:
             return
         if shown is None:
-            self.camera.set_mpp(None)
+            self.camera.show(None)
             self.overview.show(None)
         else:
             prepare_canvas(viewer, shown.opened.paper if wish("view", "paper_background", True) else (1.0, 1.0, 1.0))
-            self.camera.set_mpp(shown.slide.mpp)
+            self.camera.show(shown.slide)
             self.overview.show(shown.opened.overview, shown.slide.dimensions)
             self.camera.fit()
             viewer.title = f"{shown.slide.slide_id} · SLN Predict"

@@ -179,12 +179,13 @@ class Ready:
         Model, device and batch as asked for.
     digest : str
         The bundle's.
-    head, engine, device
+    head, encoder, engine, device
     """
 
     wanted: tuple[str, str, int]
     digest: str
     head: Any = field(repr=False)
+    encoder: Any = field(repr=False)
     engine: Any = field(repr=False)
     device: Any
 
@@ -233,7 +234,7 @@ def ready_job(model: str, options: Options, warm: WarmModel) -> Job[Ready]:
     threads = max(1, available_cores() - 1)
     tile_px = grid_spec(bundle).tile_px
     engine = make_engine(encoder, device, batch=settings.batch, threads=threads, tile_px=tile_px)
-    ready = Ready(wanted, bundle.digest, head, engine, device)
+    ready = Ready(wanted, bundle.digest, head, encoder, engine, device)
     warm.put(ready)
     _import_the_rest()
     return ready
@@ -268,6 +269,7 @@ def predict_job(
         tissue=tissue,
         order=order,
         device=ready.device,
+        encoder=ready.encoder,
         engine=ready.engine,
         nice=NICE,
     )

@@ -100,7 +100,7 @@ class StripWidget(QWidget):
                 layout.addWidget(button, row, column + 1)
         layout.setColumnStretch(0, 1)
         self._asks.strip_changed.connect(self.refresh)
-        self._asks.pictures_arrived.connect(lambda pictures: self.refresh())
+        self._asks.pictures_arrived.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:

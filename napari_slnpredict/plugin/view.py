@@ -89,6 +89,7 @@ class Camera:
         self._viewer = weakref.ref(viewer)
         self.first = ViewFirst()
         self._mpp: float | None = None
+        self._pixel: float | None = None  # a level-0 px in the world: um, or 1 where the slide has no scale
         self._fitted: tuple[float, ...] = ()  # where the camera stood after the last fit
         camera, canvas = viewer.scene.camera, viewer.canvas
         for event in (camera.events.zoom, camera.events.center):
@@ -96,9 +97,10 @@ class Camera:
         canvas.events.size.connect(self._resized)
         self._moved()
 
-    def set_mpp(self, mpp: float | None) -> None:
-        """Say how many um a level-0 px of the present slide has; None: no slide or no scale."""
-        self._mpp = mpp
+    def show(self, slide: Any) -> None:
+        """Say which slide is on the screen; None: none."""
+        self._mpp = None if slide is None else slide.mpp
+        self._pixel = None if slide is None else slide.mpp or 1.0
         self._moved()
 
     @property
@@ -110,13 +112,13 @@ class Camera:
     def rectangle(self) -> Rectangle | None:
         """Return what is on the screen, level-0 px; None without a slide."""
         viewer = self._viewer()
-        if viewer is None or self._mpp is None:
+        if viewer is None or self._pixel is None:
             return None
         y, x = viewer.scene.camera.center[-2:]
         height, width = viewer.canvas.size
-        zoom, mpp = viewer.scene.camera.zoom, self._mpp
-        half_w, half_h = width / zoom / 2 / mpp, height / zoom / 2 / mpp
-        x, y = x / mpp + 0.5, y / mpp + 0.5  # world 0 is the middle of pixel 0
+        zoom, pixel = viewer.scene.camera.zoom, self._pixel
+        half_w, half_h = width / zoom / 2 / pixel, height / zoom / 2 / pixel
+        x, y = x / pixel + 0.5, y / pixel + 0.5  # world 0 is the middle of pixel 0
         return Rectangle(x - half_w, y - half_h, x + half_w, y + half_h)
 
     def magnify(self, times: float) -> None:
@@ -146,11 +148,11 @@ class Camera:
     def go_to(self, x: float, y: float, *, least_magnification: float = 0.0) -> None:
         """Put a place (level-0 px) in the middle of the screen, zooming in when it would be too small to see."""
         viewer = self._viewer()
-        if viewer is None or self._mpp is None:
+        if viewer is None or self._pixel is None:
             return
         if least_magnification and viewer.scene.camera.zoom * UM_PER_PX_AT_1X < least_magnification:
             self.magnify(least_magnification)
-        viewer.scene.camera.center = ((y - 0.5) * self._mpp, (x - 0.5) * self._mpp)
+        viewer.scene.camera.center = ((y - 0.5) * self._pixel, (x - 0.5) * self._pixel)
 
     def _moved(self, event: object = None) -> None:
         self.first.look_at(self.rectangle())

@@ -10,6 +10,7 @@ import pytest
 from fakes import FakeRun, timed
 
 from napari_slnpredict.errors import CorruptSlide
+from napari_slnpredict.plugin import launch
 from napari_slnpredict.plugin.controller import controller_for, find_controller
 from napari_slnpredict.plugin.layers import ROLE_KEY
 
@@ -98,8 +99,6 @@ def test_slide_that_does_not_open_is_explained(opened: Any, wait: Any) -> None:
 
 def test_missing_scale_asks_and_opens_again(make_viewer: Any, fake_world: Any, wait: Any) -> None:
     """A slide without a pixel size could not be used at all."""
-    from napari_slnpredict.plugin import launch
-
     fake_world.mpp = None
     viewer = make_viewer()
     launch.open_viewer(["plain.tif"], viewer=viewer)
@@ -306,6 +305,10 @@ def test_closing_the_dock_ends_nothing(opened: Any, wait: Any) -> None:
     opened.dock = None
     wait(lambda: opened.controller.answered is not None)
     assert find_controller(opened.viewer) is opened.controller
+    wait(lambda: opened.controller.asks.pictures)
+    again = launch.add_dock(opened.viewer)
+    assert again.answer.sentence.said == opened.controller.answered.prediction.answer
+    assert again.map.isVisibleTo(again)
 
 
 def test_napari_knows_of_the_run(opened: Any, wait: Any) -> None:
@@ -328,3 +331,34 @@ def test_run_twice_waits_for_the_first_thread(opened: Any, wait: Any) -> None:
     assert run.closed == 1
     opened.controller.runs.abandon()
     assert threading.active_count() < 20
+
+
+def test_measuring_in_um(opened: Any) -> None:
+    """A length would be told in pixels."""
+    opened.controller.measure()
+    layer = role(opened.viewer, "measure")
+    assert layer.mode == "add_line"
+    layer.add_lines(np.array([[100.0, 100.0], [100.0, 350.0]]))
+    assert list(layer.features["length"]) == ["250 µm"]
+    opened.controller.measure()
+    assert sum(each.metadata.get(ROLE_KEY) == "measure" for each in opened.viewer.layers) == 1
+
+
+@pytest.mark.parametrize("mpp", [0.5, None])
+def test_overview_goes_there(make_viewer: Any, fake_world: Any, wait: Any, mpp: float | None) -> None:
+    """The inset would show another place than the screen, or be dead on slides without a scale."""
+    from qtpy.QtCore import QPoint, Qt
+    from qtpy.QtTest import QTest
+
+    fake_world.mpp = mpp
+    viewer = make_viewer()
+    launch.open_viewer(["fake.svs"], viewer=viewer)
+    controller = controller_for(viewer)
+    wait(lambda: controller.slides.current is not None)
+    viewer.scene.camera.zoom *= 8
+    inset = controller.overview.widget
+    assert inset.isVisible()
+    QTest.mouseClick(inset, Qt.MouseButton.LeftButton, pos=QPoint(inset.width() // 4, inset.height() // 2))
+    x, y = controller.camera.rectangle().centre
+    assert x == pytest.approx(fake_world.side / 4, abs=30)
+    assert y == pytest.approx(fake_world.side / 2, abs=30)
