@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -20,6 +21,8 @@ from napari_slnpredict.cli.doctor import Check, examine
 from napari_slnpredict.cli.embed import tile_spec
 from napari_slnpredict.encode.features import read_features
 from napari_slnpredict.errors import ResourceError
+
+needs_napari = pytest.mark.skipif(importlib.util.find_spec("napari") is None, reason="napari is not installed here")
 
 
 def leave(*arguments: object) -> int:
@@ -110,6 +113,7 @@ def test_doctor_finds_two_qts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check.fix.startswith("pip uninstall")
 
 
+@needs_napari
 def test_doctor_says_that_there_is_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that cannot open would be a traceback from Qt."""
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
@@ -213,6 +217,7 @@ def test_demo_headless_ends_with_the_report(
     assert Path(last.removeprefix("Report: ")).is_file()
 
 
+@needs_napari
 def test_demo_opens_the_viewer_where_there_is_a_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a display, the demo would write files instead of showing the product."""
     opened: list[Any] = []
@@ -226,6 +231,7 @@ def test_demo_opens_the_viewer_where_there_is_a_display(tmp_path: Path, monkeypa
     assert opened == [([tmp_path / "sample.svs"], {"model": "demo-sln", "run": True})]
 
 
+@needs_napari
 def test_view_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without Qt or a display the viewer would end in a crash of Qt."""
     monkeypatch.setattr(view_module, "has_display", lambda: False)
