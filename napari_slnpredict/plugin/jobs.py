@@ -104,7 +104,7 @@ def open_job(path: Path, mpp: float | None, options: Options) -> Job[Opened]:
     yield Stage("open", f"Opening {path.name}")
     from napari_slnpredict.slide.slide import open_slide
 
-    slide = open_slide(path, mpp=mpp)
+    slide = open_slide(path, mpp=mpp, memory_mb=load_settings(**options).memory_mb)
     try:
         return opened(slide, options)
     except BaseException:

@@ -14,6 +14,7 @@ What it holds to:
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 import traceback
@@ -262,10 +263,11 @@ def running_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
 
 
+@atexit.register
 def wait_for_threads(seconds: float = 5.0) -> bool:
     """Stop all jobs of the process and wait for their ends; True when none is left.
 
-    Called before the interpreter leaves: a daemon thread inside torch must not outlive it.
+    Called before the interpreter leaves, whoever started napari: a daemon thread inside torch must not outlive it.
     """
     deadline = time.monotonic() + seconds
     for thread in running_threads():
