@@ -12,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_slnpredict.events import Partial
 
 from . import keys, measure, words
 from .asks import Asks
+from .beside import Beside
 from .click import OUTLINE, ClickMode
 from .edits import TissueEdit
 from .jobs import Answered, save_edit_job, save_job, tissue_job
@@ -46,7 +47,10 @@ def unwrap(viewer: Any) -> Any:
 def find_controller(viewer: Any) -> Controller | None:
     """Return a viewer's controller, or None."""
     window = getattr(unwrap(viewer).window, "_qt_window", None)
-    return None if window is None else window.findChild(Controller, NAME)
+    if window is None:
+        return None
+    # Direct children only: a second view inside the window has one of its own.
+    return window.findChild(Controller, NAME, Qt.FindChildOption.FindDirectChildrenOnly)
 
 
 def controller_for(viewer: Any) -> Controller:
@@ -62,13 +66,15 @@ class Controller(QObject):
     ----------
     viewer : napari.Viewer
         Not a proxy; its window becomes the parent.
+    beside : Beside, optional
+        The pair of views this one belongs to; a window's own viewer makes it.
     """
 
     problem_changed = Signal()
     click_mode_changed = Signal()
     answer_changed = Signal()
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, viewer: Any, beside: Beside | None = None) -> None:
         super().__init__(viewer.window._qt_window)
         self.setObjectName(NAME)
         self._viewer = weakref.ref(viewer)
@@ -86,6 +92,7 @@ class Controller(QObject):
         self.runs = Runs(self, self._note_task)
         self.tissue = TissueLayer(viewer, self)
         self.slides = Slides(viewer, self)
+        self.beside = beside or Beside(viewer, self)
         # Started when a slide is on the screen: this imports torch, and must not be in the way of the first frame.
         self._ready_timer = QTimer(self, singleShot=True, interval=READY_AFTER_MS)
         self._ready_timer.timeout.connect(self._make_ready)

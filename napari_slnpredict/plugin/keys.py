@@ -41,6 +41,10 @@ def _hold_overlays(controller: Controller) -> Generator[None, None, None]:
     controller.show_overlays(True)
 
 
+def _switch_link(controller: Controller) -> None:
+    controller.beside.switch_link(not controller.beside.linked)
+
+
 def _magnify(times: int) -> Callable[[Controller], None]:
     return lambda controller: controller.camera.magnify(times)
 
@@ -59,6 +63,8 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("Alt+0", "fit the slide", lambda controller: controller.camera.fit()),
     Key("Alt+M", "measure in µm", lambda controller: controller.measure()),
+    Key("Alt+B", "a second view beside, or close it", lambda controller: controller.beside.toggle()),
+    Key("Alt+K", "link or unlink the two views", _switch_link),
     Key("Alt+E", "edit the tissue (brush; the next run respects it)", lambda controller: controller.edit_tissue()),
 )  # fmt: skip
 

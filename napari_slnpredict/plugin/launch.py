@@ -20,6 +20,7 @@ def open_viewer(
     mpp: float | None = None,
     run: bool = False,
     viewer: Any = None,
+    beside: bool = False,
 ) -> Any:
     """Return a napari viewer with the dock open; the first slide opens in the background, the others wait in its list.
 
@@ -37,6 +38,8 @@ def open_viewer(
         Press Run as soon as the slide is open.
     viewer : napari.Viewer, optional
         A viewer that exists already.
+    beside : bool
+        Show the second slide beside the first, cameras linked; with one slide, that slide twice.
     """
     import napari
 
@@ -55,6 +58,8 @@ def open_viewer(
     controller.run_when_open = run
     if slides:
         controller.open(slides[0], mpp)
+        if beside:
+            controller.beside.open(slides[min(1, len(slides) - 1)], mpp=mpp)
     return viewer
 
 
@@ -70,6 +75,7 @@ def add_dock(viewer: Any) -> Any:
         return there
     widget = PredictDock(viewer)
     dock = viewer.window.add_dock_widget(widget, name=name, area="right")
+    dock.setWindowTitle(DOCK)
     dock.title.title.setText(DOCK)  # the key beside it is for napari, not for people
     window = viewer.window._qt_window
     window.resizeDocks([dock], [WIDTH], Qt.Orientation.Horizontal)
@@ -77,12 +83,17 @@ def add_dock(viewer: Any) -> Any:
 
 
 def view(
-    paths: Sequence[Path | str] = (), model: str | None = None, *, mpp: float | None = None, run: bool = False
+    paths: Sequence[Path | str] = (),
+    model: str | None = None,
+    *,
+    mpp: float | None = None,
+    run: bool = False,
+    beside: bool = False,
 ) -> None:
     """Open the viewer (`open_viewer`) and stay until its window is closed."""
     import napari
 
-    open_viewer(paths, model, mpp=mpp, run=run)
+    open_viewer(paths, model, mpp=mpp, run=run, beside=beside)
     napari.run()
     # What runs is told to stop and keeps what it has; the interpreter must not leave before it has.
     wait_for_threads()

@@ -52,6 +52,8 @@ class Runs(QObject):
         self._unnote: Callable[[str], None] = lambda state: None
         self._worker: Worker | None = None
         self._last_thread: threading.Thread | None = None
+        #: Threads of a second view in the window: two heavy ones at a time would only fight for the cores.
+        self.wait_for: Callable[[], list[threading.Thread]] = list
         self._side: dict[str, Worker] = {}
         self.models: list[ModelChoice] = []
         self.model = DEFAULT_MODEL
@@ -87,6 +89,10 @@ class Runs(QObject):
         return words.stage_line(
             self.stage, self.progress, time.monotonic() - self._started, stopping=self.stopping
         )  # fmt: skip
+
+    def threads(self) -> list[threading.Thread]:
+        """Return the threads of the run and of the model's loading; they may have ended."""
+        return [thread for thread in (self._last_thread, self._warming) if thread is not None]
 
     def look_for_models(self, options: Options) -> None:
         """List the models, beside the window."""
@@ -124,7 +130,7 @@ class Runs(QObject):
         if release is None:
             return False
         slide, model, warm = shown.slide, self.model, self._warm
-        before = [thread for thread in (self._last_thread, self._warming) if thread is not None]
+        before = self.threads() + self.wait_for()
         worker = Worker(
             lambda: predict_job(slide, model, options, warm, order, edit),
             self,
