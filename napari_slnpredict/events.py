@@ -47,6 +47,7 @@ class Partial:
     ``tissue``              `slide.tissue.TissueMask`
     ``grid``                `slide.grid.TileGrid`
     ``features``            ``(indices (k,) int64, features (k, d))`` just computed or found
+    ``so_far``              `explanation.SoFar`: grows while tiles are embedded; for questions asked meanwhile
     ``attention``           `slide.grid.TileMap`, NaN where nothing is known yet
     ======================  ==========================================================
     """
@@ -66,15 +67,23 @@ Event: TypeAlias = Stage | Progress | Partial | Warn
 Job: TypeAlias = Generator[Event, None, T]
 
 
-def run(
+def relay(
     job: Job[T],
-    on_event: Callable[[Event], None] = lambda event: None,
+    see: Callable[[Event], Event | None] = lambda event: event,
     cancelled: Callable[[], bool] = lambda: False,
-) -> T:
-    """Drive a job to its end and return its result.
+) -> Job[T]:
+    """Drive an inner job: the one loop that does so. `run` and every step that looks at another's events use it.
 
-    `cancelled` is asked after every event. The job is always closed, so that its ``finally`` clauses run here and not
-    whenever the garbage collector comes by.
+    The inner job is always closed, so that its ``finally`` clauses run here and not whenever the garbage collector
+    comes by.
+
+    Parameters
+    ----------
+    job : Job
+    see : callable
+        Given each event; what it returns is yielded in its place, None is not.
+    cancelled : callable
+        Asked after every event.
 
     Raises
     ------
@@ -88,11 +97,38 @@ def run(
             except StopIteration as end:
                 result: T = end.value
                 return result
-            on_event(event)
+            shown = see(event)
+            if shown is not None:
+                yield shown
             if cancelled():
                 raise Cancelled("stopped", do="what was done is kept; run again to continue from there")
     finally:
         job.close()
+
+
+def run(
+    job: Job[T],
+    on_event: Callable[[Event], None] = lambda event: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> T:
+    """Drive a job to its end and return its result; `cancelled` is asked after every event.
+
+    Raises
+    ------
+    Cancelled
+        When `cancelled()` became true.
+    """
+
+    def swallow(event: Event) -> None:
+        on_event(event)
+
+    # Nothing is handed on, so the first step is the whole way.
+    try:
+        next(relay(job, swallow, cancelled))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("a relay that swallows every event yields none")
 
 
 @dataclass

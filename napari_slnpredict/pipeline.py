@@ -2,21 +2,22 @@
 
 `predict_slide` finds tissue, lays tiles over it, embeds them, lets the head judge the bag, and says what it means.
 While it embeds it paints the attention known so far. `answer_click` explains one place of a finished prediction from
-what is in memory.
+what is in memory; `answer_so_far` embeds the place on the spot while there is none (`explanation`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .answer import say
 from .errors import BundleMismatch, NotBrightfield
-from .events import Event, Job, Partial, Stage, Throttle, Warn
+from .events import Event, Job, Partial, Stage, Throttle, Warn, relay
+from .explanation import ClickAnswer, SoFar, answer_click, answer_so_far
 from .provenance import Stopwatch
 from .settings import Settings
 from .slide.grid import GridSpec, TileGrid, TileMap, map_tiles
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from .slide.slide import Slide
     from .slide.tissue import TissueMask
 
+__all__ = [
+    "ClickAnswer", "Prediction", "SoFar", "answer_click", "answer_so_far", "bundle_of", "check_scale", "check_slide",
+    "encoder_of", "grid_spec", "lay_out", "predict_slide", "scale_values",
+]  # fmt: skip
+
 #: A slide this much coarser than the model is still called equal (scanners round their mpp).
 SAME_SCALE = 1.02
 #: Up to here a coarser slide is enlarged and answered with "not sure"; beyond, model and slide do not fit.
@@ -37,7 +43,6 @@ COARSEST = 2.0
 #: At most four pictures of the growing map a second.
 PAINT_SECONDS = 0.25
 
-T = TypeVar("T")
 Order = Callable[[TileGrid, NDArray[np.int64]], NDArray[np.int64]]
 
 
@@ -80,46 +85,6 @@ class Prediction:
     anomaly: None = None
 
 
-@dataclass(frozen=True)
-class ClickAnswer:
-    """What can be said about one place.
-
-    Attributes
-    ----------
-    tile : int or None
-        Index in the grid; None where `reason` says why there is no answer.
-    location : (int, int) or None
-        The tile's top-left corner, level-0 px.
-    picture : (p, p, 3) uint8 or None
-        The tile as the encoder saw it.
-    attention, share : float or None
-        Weight of the tile (all sum to 1) and the same in times the mean; None where the model has no attention.
-    rank : int or None
-        1 is the tile looked at most.
-    evidence : (c,) float64 or None
-        Change of each class's logit due to this tile.
-    anomaly : None
-    probabilities_without : (c,) float64 or None
-        The slide's probabilities without this tile; None when only a longer job can tell.
-    delta : (c,) float64 or None
-        Probabilities with it minus without it.
-    reason : str
-        Empty, or why there is no answer.
-    """
-
-    tile: int | None = None
-    location: tuple[int, int] | None = None
-    picture: NDArray[np.uint8] | None = field(default=None, repr=False)
-    attention: float | None = None
-    share: float | None = None
-    rank: int | None = None
-    evidence: NDArray[np.float64] | None = None
-    anomaly: None = None
-    probabilities_without: NDArray[np.float64] | None = None
-    delta: NDArray[np.float64] | None = None
-    reason: str = ""
-
-
 def predict_slide(
     slide: Slide,
     model: Bundle | Head,
@@ -154,13 +119,11 @@ def predict_slide(
 
     Yields
     ------
-    Stage, Progress, Warn, and Partial of kind "tissue", "grid", "attention".
+    Stage, Progress, Warn, and Partial of kind "tissue", "grid", "so_far", "attention".
     """
     from .encode.embed import embed
     from .encode.engines import choose_device
     from .mil.verdict import Head, judge, load_head
-    from .slide.grid import lay_grid
-    from .slide.tissue import find_tissue
 
     watch, warnings = Stopwatch(), list[str]()
     check_slide(slide)
@@ -171,20 +134,12 @@ def predict_slide(
         head = model if isinstance(model, Head) else load_head(model, device.name)
         bundle = bundle_of(head)
         encoder = encoder or encoder_of(bundle, settings)
-    spec = grid_spec(bundle)
-    coarser = check_scale(slide, spec, bundle.name)
+    coarser = check_scale(slide, grid_spec(bundle), bundle.name)
     if coarser:
         warnings.append(coarser)
         yield Warn(coarser)
-
-    yield Stage("tissue", "Finding tissue")
-    with watch("tissue"):
-        tissue = find_tissue(slide) if tissue is None else tissue
-    yield Partial("tissue", tissue)
-    yield Stage("grid", "Laying tiles over the tissue")
-    with watch("grid"):
-        grid = lay_grid(slide, tissue, spec)
-    yield Partial("grid", grid)
+    so_far = yield from lay_out(slide, head, tissue=tissue, watch=watch)
+    tissue, grid = so_far.tissue, so_far.grid
 
     bag, verdict = None, None
     if len(grid):
@@ -194,17 +149,17 @@ def predict_slide(
                 slide, grid, encoder, cache=settings.cache_dir, device=device, order=order, batch=settings.batch,
                 threads=threads, nice=nice, watch=watch, engine=engine,
             )  # fmt: skip
-            bag = yield from _painted(job, head, grid, warnings)
+            bag = yield from relay(job, _Painter(so_far, warnings).see)
         _split_reading(watch, before, slide.seconds_spent)
         slide.unchanged()
         if not bag.too_damaged:
             with watch("judge"):
-                verdict = yield from _heard(judge(head, bag), warnings)
+                verdict = yield from relay(judge(head, bag), _Painter(so_far, warnings).see)
     else:
         slide.unchanged()
         if tissue.area_mm2 > 0:
             area = f"{tissue.area_mm2:.2g} mm²"
-            warnings.append(f"The tissue found ({area}) is too little for a tile of {spec.tile_um:g} µm.")
+            warnings.append(f"The tissue found ({area}) is too little for a tile of {grid.spec.tile_um:g} µm.")
     answer, sure = say(bundle, verdict, len(grid), coarser, bag)
     return Prediction(
         slide_id=slide.slide_id,
@@ -222,6 +177,40 @@ def predict_slide(
         answer=answer,
         sure=sure,
     )
+
+
+def lay_out(
+    slide: Slide, head: Head, *, tissue: TissueMask | None = None, watch: Stopwatch | None = None
+) -> Job[SoFar]:
+    """Find the tissue and lay the head's tiles over it: what a run begins with, and a click before any run.
+
+    Parameters
+    ----------
+    tissue : TissueMask, optional
+        An edited mask; found on the slide when absent.
+    watch : Stopwatch, optional
+        Gets the seconds of ``tissue`` and ``grid``.
+
+    Yields
+    ------
+    Stage, and Partial of kind "tissue", "grid", "so_far".
+    """
+    from .mil.running import RunningAttention
+    from .slide.grid import lay_grid
+    from .slide.tissue import find_tissue
+
+    watch, edited = watch or Stopwatch(), tissue is not None
+    yield Stage("tissue", "Finding tissue")
+    with watch("tissue"):
+        tissue = find_tissue(slide) if tissue is None else tissue
+    yield Partial("tissue", tissue)
+    yield Stage("grid", "Laying tiles over the tissue")
+    with watch("grid"):
+        grid = lay_grid(slide, tissue, grid_spec(bundle_of(head)))
+    yield Partial("grid", grid)
+    so_far = SoFar(head, grid, tissue, edited, RunningAttention(head, len(grid)))
+    yield Partial("so_far", so_far)
+    return so_far
 
 
 def check_slide(slide: Slide) -> None:
@@ -292,47 +281,6 @@ def check_scale(slide: Slide, spec: GridSpec, model: str) -> str:
     )
 
 
-def answer_click(slide: Slide, head: Head, prediction: Prediction, point_um: tuple[float, float]) -> ClickAnswer:
-    """Explain the tile at a place, from what is in memory; only its picture is read.
-
-    Parameters
-    ----------
-    point_um : (float, float)
-        x and y in um from the slide's top-left corner.
-    """
-    from .slide.blocks import read_tile
-    from .slide.grid import tile_at
-
-    grid = prediction.grid
-    x, y = point_um[0] / grid.slide_mpp, point_um[1] / grid.slide_mpp
-    tile = tile_at(grid, x, y) if len(grid) else None
-    if tile is None:
-        return ClickAnswer(reason="no tissue here")
-    place = (int(grid.locations[tile, 0]), int(grid.locations[tile, 1]))
-    if prediction.bag is not None and prediction.bag.damaged[tile]:
-        return ClickAnswer(tile, place, reason="this tile could not be read")
-    picture = read_tile(slide, grid, tile)
-    if prediction.verdict is None or prediction.bag is None:
-        return ClickAnswer(tile, place, picture, reason="there is no verdict to explain")
-    return ClickAnswer(tile, place, picture, **_explained(head, prediction.bag, prediction.verdict, tile))
-
-
-def _explained(head: Head, bag: Bag, verdict: Verdict, tile: int) -> dict[str, Any]:
-    from .mil.verdict import leave_out
-
-    facts: dict[str, Any] = {"rank": int(verdict.rank()[tile])}
-    if verdict.attention is not None:
-        facts["attention"] = float(verdict.attention[tile])
-        facts["share"] = float(verdict.attention[tile]) * verdict.n_tiles
-    if verdict.evidence is not None:
-        facts["evidence"] = verdict.evidence[tile]
-    without = leave_out(head, bag, verdict, tile)
-    if without is not None:
-        facts["probabilities_without"] = without
-        facts["delta"] = verdict.probabilities - without
-    return facts
-
-
 def scale_values(prediction: Prediction, scale: str) -> TileMap:
     """Return one number per tile on a scale a user can choose.
 
@@ -370,37 +318,21 @@ def _split_reading(watch: Stopwatch, before: dict[str, float], after: dict[str, 
     watch.seconds["resize"] = max(0.0, cut - watch.seconds["read"] - watch.seconds["decode"])
 
 
-def _painted(job: Job[Bag], head: Head, grid: TileGrid, warnings: list[str]) -> Job[Bag]:
-    """Pass an embedding job's events on and turn its features into the attention known so far."""
-    from .mil.verdict import RunningAttention
+class _Painter:
+    """Looks at the events of embedding and judging: keeps warnings, turns features into the attention known so far."""
 
-    running = RunningAttention(head, len(grid))
-    may_paint = Throttle(PAINT_SECONDS)
+    def __init__(self, so_far: SoFar, warnings: list[str]) -> None:
+        self._so_far, self._warnings = so_far, warnings
+        self._may_paint = Throttle(PAINT_SECONDS)
 
-    def paint(event: Event) -> Event | None:
+    def see(self, event: Event) -> Event | None:
+        """Return what is shown in place of an event; None: nothing."""
+        if isinstance(event, Warn):
+            self._warnings.append(event.message)
         if not (isinstance(event, Partial) and event.kind == "features"):
             return event
-        if not running.available:
+        running = self._so_far.running
+        running.take(*event.data)
+        if not (running.available and self._may_paint()):
             return None
-        values = running.update(*event.data)
-        return Partial("attention", map_tiles(grid, values, "attention", "× mean")) if may_paint() else None
-
-    return (yield from _heard(job, warnings, paint))
-
-
-def _heard(job: Job[T], warnings: list[str], see: Callable[[Event], Event | None] = lambda event: event) -> Job[T]:
-    """Drive an inner job, keep its warnings, and let `see` change or drop its events."""
-    try:
-        while True:
-            try:
-                event = next(job)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            if isinstance(event, Warn):
-                warnings.append(event.message)
-            shown = see(event)
-            if shown is not None:
-                yield shown
-    finally:
-        job.close()
+        return Partial("attention", map_tiles(self._so_far.grid, running.share(), "attention", "× mean"))

@@ -9,16 +9,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_slnpredict.errors import Cancelled, DataError, ResourceError
-from napari_slnpredict.events import Job, Stage, Warn
-from napari_slnpredict.torch_door import import_torch
+from napari_slnpredict.errors import DataError, ResourceError
+from napari_slnpredict.events import Job, Stage, Warn, relay
 
-from .evidence import ClosedForm, Floats, softmax
+from .evidence import ClosedForm, Floats
 from .head import Head, load_head
 from .tiles import BagTiles, bag_tiles
 
@@ -26,11 +25,9 @@ if TYPE_CHECKING:
     from napari_slnpredict.encode.features import Bag
 
     from .base import Weighed
-    from .pooling import Pooling
 
 __all__ = [
-    "Head", "LeftOut", "RunningAttention", "Verdict", "judge", "leave_out", "leave_out_job", "load_head",
-    "predict_inside",
+    "Head", "LeftOut", "Verdict", "judge", "leave_out", "leave_out_job", "load_head", "predict_inside",
 ]  # fmt: skip
 
 #: A tile of the grid, or several.
@@ -186,25 +183,14 @@ def _weigh_anywhere(head: Head, tiles: BagTiles, cancelled: Callable[[], bool]) 
 
 
 def _weigh(head: Head, tiles: BagTiles, cancelled: Callable[[], bool] = lambda: False) -> Job[Weighed]:
-    work = head.module.weigh(tiles)
     try:
-        while True:
-            try:
-                event = next(work)
-            except StopIteration as end:
-                found: Weighed = end.value
-                return found
-            yield event
-            if cancelled():
-                raise Cancelled("stopped", do="run again to continue")
+        return (yield from relay(head.module.weigh(tiles), cancelled=cancelled))
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         raise ResourceError(
             f"not enough memory to judge {len(tiles):,} tiles together", do="close other programs and run again"
         ) from error
-    finally:
-        work.close()
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -271,62 +257,3 @@ def _spread(values: Floats, kept: NDArray[np.int64], n: int, missing: float) -> 
     spread = np.full((n, *values.shape[1:]), missing)
     spread[kept] = values
     return spread
-
-
-class RunningAttention:
-    """Attention over the tiles embedded so far, for painting while embedding runs.
-
-    For plain and gated attention the raw score of a tile depends on that tile alone: once all tiles are seen, the
-    running share is the final one. Other heads have nothing to paint early (`available` is False).
-
-    Parameters
-    ----------
-    head : Head
-    n_tiles : int
-        Tiles of the whole grid.
-    """
-
-    def __init__(self, head: Head, n_tiles: int) -> None:
-        self._head = head
-        self._scores = np.full(n_tiles, np.nan)
-
-    @property
-    def available(self) -> bool:
-        """Whether this head's attention can be painted before all tiles are known."""
-        return bool(self._head.module.streams)
-
-    def update(
-        self, indices: NDArray[np.int64], features: NDArray[np.floating], damaged: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.float32]:
-        """Take in features just computed and return the share so far.
-
-        Parameters
-        ----------
-        indices : (k,) int64
-            Tiles of the grid.
-        features : (k, d) float
-        damaged : (k,) bool, optional
-            Tiles no head may look at; rows that are not finite count as damaged too.
-
-        Returns
-        -------
-        (n,) float32
-            Attention times the number of tiles seen; NaN where none was seen.
-        """
-        usable = np.isfinite(features).all(1)
-        if damaged is not None:
-            usable &= ~damaged
-        if self.available and usable.any():
-            torch = import_torch()
-            chunk = torch.from_numpy(np.array(features[usable], np.float32)).to(self._head.device)
-            with torch.inference_mode():
-                scores, _ = cast("Pooling", self._head.module).instances(chunk)
-            self._scores[np.asarray(indices)[usable]] = scores.cpu().numpy()
-        return self._share()
-
-    def _share(self) -> NDArray[np.float32]:
-        share = np.full(len(self._scores), np.nan, np.float32)
-        seen = np.flatnonzero(~np.isnan(self._scores))
-        if len(seen):
-            share[seen] = softmax(self._scores[seen]) * len(seen)
-        return share

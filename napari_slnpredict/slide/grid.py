@@ -208,6 +208,33 @@ def tile_at(grid: TileGrid, x: float, y: float) -> int | None:
     return best
 
 
+def cell_at(grid: TileGrid, x: float, y: float) -> tuple[int, int] | None:
+    """Return the corner (x, y in whole level-0 px) of the lattice cell at a place, tile or not; None off the slide.
+
+    With overlap the cell whose centre is nearest.
+    """
+    if not (0 <= x < grid.extent[0] and 0 <= y < grid.extent[1]):
+        return None
+    corner = []
+    for place, origin, count in ((x, grid.origin[0], grid.shape[1]), (y, grid.origin[1], grid.shape[0])):
+        step = round((place - origin - grid.size_level0 / 2) / grid.stride_level0)
+        corner.append(round(origin + min(max(step, 0), count - 1) * grid.stride_level0))
+    return corner[0], corner[1]
+
+
+def tissue_in(tissue: TissueMask, grid: TileGrid, corner: tuple[int, int]) -> float:
+    """Return the share of a tile's area that is tissue, for a tile anywhere (`corner`: x, y in level-0 px)."""
+    left, top = (place * grid.slide_mpp for place in corner)
+    side, mpp = grid.spec.tile_um, tissue.mpp
+    row, column = (max(0, int(place / mpp)) for place in (top, left))
+    reach = int(np.ceil(side / mpp)) + 2
+    part = tissue.mask[row : row + reach, column : column + reach]
+    if not part.size:
+        return 0.0
+    inside = (np.array([top - row * mpp]), np.array([left - column * mpp]))
+    return float(_tissue_share(part, mpp, *inside, side)[0, 0])
+
+
 def tiles_in(grid: TileGrid, x: float, y: float, width: float, height: float) -> NDArray[np.int64]:
     """Return the tiles that touch a rectangle (level-0 px), in the order of the grid: (k,) int64."""
     low, high = np.array([x, y]), np.array([x + width, y + height])

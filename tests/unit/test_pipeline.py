@@ -34,7 +34,7 @@ def test_a_slide_becomes_a_prediction(tmp_path: Path, monkeypatch: pytest.Monkey
         stages = [event.name for event in events if isinstance(event, Stage)]
         assert stages == ["model", "tissue", "grid", "embed", "judge"]
         kinds = [event.kind for event in events if isinstance(event, Partial)]
-        assert kinds[:3] == ["tissue", "grid", "attention"]
+        assert kinds[:4] == ["tissue", "grid", "so_far", "attention"]
         assert "features" not in kinds
         assert prediction.verdict is not None
         assert prediction.verdict.attention is not None

@@ -8,13 +8,7 @@ import pytest
 from napari_slnpredict.errors import BundleMismatch, Cancelled, DataError, ResourceError
 from napari_slnpredict.events import Progress, Stage, Warn, run
 from napari_slnpredict.mil import verdict as verdict_module
-from napari_slnpredict.mil.verdict import (
-    RunningAttention,
-    judge,
-    leave_out,
-    leave_out_job,
-    predict_inside,
-)
+from napari_slnpredict.mil.verdict import judge, leave_out, leave_out_job, predict_inside
 
 from .conftest import CLOSED, head_of, make_bag
 
@@ -205,33 +199,3 @@ def test_a_full_accelerator_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatc
     events: list[object] = []
     assert run(judge(head, make_bag(5)), events.append).probabilities.sum() == pytest.approx(1)
     assert any(isinstance(event, Warn) and "CPU" in event.message for event in events)
-
-
-@pytest.mark.parametrize("kind", ["attention", "gated"])
-def test_running_attention_ends_as_the_final_one(kind: str) -> None:
-    """A map that jumps when embedding ends would have shown something else all the time."""
-    head, bag = head_of(kind), make_bag(64)
-    running = RunningAttention(head, 64)
-    order = np.random.default_rng(0).permutation(64)
-    first = running.update(order[:20], bag.features[order[:20]])
-    assert np.isnan(first[order[20:]]).all()
-    assert first[order[:20]].mean() == pytest.approx(1, abs=1e-5)
-    last = running.update(order[20:], bag.features[order[20:]].astype(np.float16))
-    np.testing.assert_allclose(last, run(judge(head, bag)).share(), rtol=5e-3)
-
-
-def test_running_attention_skips_what_could_not_be_read() -> None:
-    """A damaged tile is never painted."""
-    running = RunningAttention(head_of("gated"), 4)
-    features = make_bag(4).features
-    features[1] = np.nan
-    share = running.update(np.arange(4), features, np.array([False, False, True, False]))
-    assert np.isnan(share).tolist() == [False, True, True, False]
-
-
-@pytest.mark.parametrize("kind", ["mean", "max", "self-attention"])
-def test_heads_without_early_maps_say_so(kind: str) -> None:
-    """Half a self-attention is not an approximation of the whole: nothing is painted."""
-    running = RunningAttention(head_of(kind), 4)
-    assert not running.available
-    assert np.isnan(running.update(np.arange(4), make_bag(4).features)).all()
