@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def _refusal(path: Path, what: str) -> UnsafeFile:
     return UnsafeFile(what, file=path, do="use weights stored as safetensors")
 
 
-def tensor_places(data: bytes, file: Path) -> tuple[dict[str, TensorPlace], int]:
+def tensor_places(data: bytes | mmap.mmap, file: Path) -> tuple[dict[str, TensorPlace], int]:
     """Check a safetensors file's header; return where each tensor lies and where the header ends.
 
     Raises
@@ -186,7 +187,27 @@ def read_hashed(path: Path, sha256: str | None = None) -> tuple[dict[str, NDArra
     return tensors, found
 
 
-def _array(data: bytes, start: int, place: TensorPlace) -> NDArray[Any]:
+def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Map a safetensors file of our own into memory: what is not looked at is not read. Values are not checked.
+
+    Raises
+    ------
+    MissingWeights
+        It cannot be opened.
+    UnsafeFile
+        It is not what `read_tensors` would accept.
+    """
+    try:
+        with path.open("rb") as source:
+            # Copy on write: torch warns of arrays it may not write to, and nothing reaches the file either way.
+            data = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (OSError, ValueError) as error:  # ValueError: an empty file
+        raise MissingWeights("cannot be read", file=path, do="check that it exists and may be read") from error
+    places, start = tensor_places(data, path)
+    return {name: _array(data, start, place) for name, place in places.items()}
+
+
+def _array(data: bytes | mmap.mmap, start: int, place: TensorPlace) -> NDArray[Any]:
     count = math.prod(place.shape)
     flat = np.frombuffer(data, _NUMPY[place.dtype], count, start + place.begin)
     if place.dtype == "BF16":
