@@ -1,4 +1,4 @@
-"""Many slides, one after another: a bad slide costs itself, a full disk ends the run, Ctrl-C keeps what was done."""
+"""Many slides from the command line: what is shown, what is written beside the results, and with what exit code."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_slnpredict.errors import Cancelled, ResourceError, SlnPredictError
-from napari_slnpredict.events import Event
+import typer
+
+from napari_slnpredict.events import Event, Progress, Throttle
 
 from .console import Screen
-from .inputs import Input, Names
 from .stop import Stop
 
 if TYPE_CHECKING:
-    from napari_slnpredict.slide.slide import Slide
-
-#: What is done with one opened slide: (slide, its input, where events go, whether to stop) -> (record, line to show).
-Work = Callable[["Slide", Input, Callable[[Event], None], Callable[[], bool]], tuple[dict[str, Any], str]]
+    from napari_slnpredict.many.out_folder import Failure
+    from napari_slnpredict.many.shards import Shard
+    from napari_slnpredict.many.slides import Named
+    from napari_slnpredict.many.work import Plan, Receipt
 
 
 @dataclass
@@ -32,101 +32,131 @@ class Outcome:
     failures : list of (str, str, str)
         Name, kind of error, message.
     interrupted : bool
-    exit_code : int
+    ends_run : int
+        Not 0: the environment failed; the exit code.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
-    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     interrupted: bool = False
-    exit_code: int = 0
+    ends_run: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 some failed, 3 the environment cannot, 130 interrupted."""
+        return self.ends_run or (130 if self.interrupted else int(bool(self.failures)))
+
+
+class _Board:
+    """Listens to a run: shows it, and keeps what came of each slide."""
+
+    def __init__(self, screen: Screen, slides: Sequence[Named], on_change: Callable[[Outcome], None]) -> None:
+        self.outcome = Outcome()
+        self._screen, self._slides, self._on_change = screen, slides, on_change
+        self._shown: dict[int, Throttle] = {}
+
+    def began(self, place: int) -> None:
+        self._shown[place] = Throttle(0.1)
+        self._screen.begin(place, self._slides[place].label.shown)
+
+    def told(self, place: int, event: Event) -> None:
+        if not isinstance(event, Progress) or self._shown.setdefault(place, Throttle(0.1))():
+            self._screen.event(event, place)
+
+    def ended(self, place: int, receipt: Receipt) -> None:
+        if receipt.trace:
+            self._screen.say(receipt.trace.rstrip())
+        if receipt.failure is None:
+            self.outcome.records.append(receipt.record or {})
+            self._screen.finish(receipt.line, place=place)
+        else:
+            name, _, message = receipt.failure
+            self.outcome.failures.append(receipt.failure)
+            self.outcome.ends_run = receipt.ends_run or self.outcome.ends_run
+            self._screen.finish(f"failed: {message.removeprefix(f'{name}: ')}", "red", place=place)
+        self._on_change(self.outcome)
+
+    def say(self, text: str) -> None:
+        self._screen.say(text)
 
 
 def run_batch(
-    inputs: Sequence[Input],
-    names: Names,
-    work: Work,
+    plan: Plan,
+    slides: Sequence[Named],
     *,
-    mpp: float | None,
-    reader: str | None,
+    cluster: str | None = None,
     on_change: Callable[[Outcome], None] = lambda outcome: None,
-    debug: bool = False,
+    notice: str = "",
 ) -> Outcome:
-    """Open each slide and work on it.
+    """Work on each slide, here or on a cluster.
 
     Parameters
     ----------
-    mpp : float or None
-        um/px for slides whose table row gives none.
+    cluster : str, optional
+        ADDRESS of a scheduler, or ``local:N``.
     on_change : callable
         Called after every slide that was finished or failed.
-    debug : bool
-        Print the traceback of an unexpected error.
+    notice : str
+        Said before the first slide.
     """
-    from napari_slnpredict.events import Throttle
-    from napari_slnpredict.slide.slide import open_slide
+    from napari_slnpredict.many.run import run_here
 
-    outcome = Outcome()
-    with Stop() as stop, Screen(len(inputs)) as screen:
-        shown = Throttle(0.1)
-        for index, item in enumerate(inputs):
-            if stop():
-                break
-            screen.begin(index, names.shown(item))
-            try:
-                given = item.mpp if item.mpp is not None else mpp
-                with open_slide(item.path, given, reader=reader) as slide:
-                    record, line = work(slide, item, _thinned(screen, shown), stop)
-            except Cancelled:
-                break
-            except (SlnPredictError, MemoryError) as error:
-                _failed(outcome, screen, names, item, error)
-                on_change(outcome)
-                if isinstance(error, ResourceError):
-                    outcome.exit_code = error.exit_code
-                    return outcome
-            except Exception as error:  # noqa: BLE001 - whatever a library raises on one slide
-                # Named, recorded, and the others go on.
-                if debug:
-                    screen.console.print_exception()
-                _failed(outcome, screen, names, item, error)
-                on_change(outcome)
-            else:
-                outcome.records.append(record)
-                screen.finish(line)
-                on_change(outcome)
-        outcome.interrupted = stop()
+    if cluster is None:
+        work = plan.ready()
+    if notice:
+        typer.echo(notice, err=True)
+    with Stop() as stop, Screen(len(slides)) as screen:
+        board = _Board(screen, slides, on_change)
+        if cluster is None:
+            run_here(plan, work, slides, board, stop)
+            lost = False
+        else:
+            from napari_slnpredict.many.cluster import run_on_cluster
+
+            lost = run_on_cluster(cluster, plan, slides, board, stop)
+        outcome = board.outcome
+        outcome.interrupted = (stop() or lost) and not outcome.ends_run
         if outcome.interrupted:
             done = len(outcome.records)
-            screen.say(f"Stopped. {done} of {len(inputs)} slides are done; the same command continues from there.")
-    outcome.exit_code = 130 if outcome.interrupted else int(bool(outcome.failures))
+            screen.say(f"Stopped. {done} of {len(slides)} slides are done; the same command continues from there.")
     return outcome
 
 
-def _thinned(screen: Screen, shown: Callable[[], bool]) -> Callable[[Event], None]:
-    from napari_slnpredict.events import Progress
-
-    return lambda event: screen.event(event) if not isinstance(event, Progress) or shown() else None
-
-
-def _failed(outcome: Outcome, screen: Screen, names: Names, item: Input, error: Exception) -> None:
-    if isinstance(error, SlnPredictError):
-        message = names.hide(item, error)
-    elif isinstance(error, MemoryError):
-        message = f"{names.shown(item)}: not enough memory for this slide. Close other programs and run again."
-    else:
-        # A stranger's message may hold a path or a property of the slide; its kind is enough for a file.
-        message = f"{names.shown(item)}: unexpected {type(error).__name__}. Run this slide again with --debug."
-    outcome.failures.append((names.shown(item), type(error).__name__, message))
-    screen.finish(f"failed: {message.removeprefix(f'{names.shown(item)}: ')}", "red")
+def cut_shard(slides: Sequence[Named], shard: Shard) -> list[Named]:
+    """Return the slides of this shard and say how many they are."""
+    mine = list(slides) if shard.count == 1 else shard.cut(slides)
+    if shard.count > 1:
+        typer.echo(f"Shard {shard}: {len(mine)} of {len(slides)} slides.", err=True)
+    return mine
 
 
-def write_failures(out: Path, outcome: Outcome) -> None:
-    """Write failures.csv of this run, or remove the one of an earlier run when nothing failed."""
-    from napari_slnpredict.export import failures_csv
-    from napari_slnpredict.files import write_file
+def warn_of_other_lists(others: Sequence[str]) -> None:
+    """Say that shards saw different lists: some slides may belong to none of them."""
+    if others:
+        typer.echo(
+            f"Shards {', '.join(others)} were cut from another list of slides than this one; some slides may belong to "
+            "none. Run once without --shard to be sure: what is done is not computed again.",
+            err=True,
+        )
 
-    path = out / "failures.csv"
-    if outcome.failures:
-        write_file(path, failures_csv(outcome.failures))
-    else:
-        path.unlink(missing_ok=True)
+
+def closing_words(outcome: Outcome, out: Path) -> str:
+    """Say where the results are and, in a long log, once more what failed."""
+    done = f"{len(outcome.records)} done: {out / 'predictions.csv'}"
+    if not outcome.failures:
+        return done
+    shown = ", ".join(name for name, _, _ in outcome.failures[:5])
+    more = f" and {len(outcome.failures) - 5} more" if len(outcome.failures) > 5 else ""
+    return f"{done}\n{len(outcome.failures)} failed: {shown}{more}; see {out / 'failures.csv'}"
+
+
+def summary(command: str, outcome: Outcome, shard: Shard) -> dict[str, Any]:
+    """Return what ``--json`` prints."""
+    return {
+        "format": 1,
+        "command": command,
+        "shard": str(shard) if shard.count > 1 else None,
+        "results": outcome.records,
+        "failures": [{"slide": name, "error": kind, "message": text} for name, kind, text in outcome.failures],
+        "interrupted": outcome.interrupted,
+    }

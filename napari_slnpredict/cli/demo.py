@@ -26,9 +26,12 @@ def demo(
 
         view([slide], model="demo-sln", run=True)
         return
-    from .predict import DEFAULT_MODEL, Request, predict_slides
+    from napari_slnpredict.many.work import PredictPlan
+    from napari_slnpredict.settings import load_settings
 
-    outcome = predict_slides([slide], DEFAULT_MODEL, Request(out))
+    from .predict import DEFAULT_MODEL, predict_slides
+
+    outcome = predict_slides([slide], PredictPlan(load_settings(), out, model=DEFAULT_MODEL))
     if outcome.exit_code == 0:
         record = outcome.records[0]
         typer.echo(record["answer"])

@@ -18,9 +18,9 @@ from napari_slnpredict.cli import doctor as doctor_module
 from napari_slnpredict.cli import view as view_module
 from napari_slnpredict.cli.app import main
 from napari_slnpredict.cli.doctor import Check, examine
-from napari_slnpredict.cli.embed import tile_spec
 from napari_slnpredict.encode.features import read_features
 from napari_slnpredict.errors import ResourceError
+from napari_slnpredict.many.work import tile_spec
 
 needs_napari = pytest.mark.skipif(importlib.util.find_spec("napari") is None, reason="napari is not installed here")
 
