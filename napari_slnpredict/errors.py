@@ -5,6 +5,7 @@
     SlnPredictError                exit 1
     ├── SlideError                 exit 1   one slide cannot be used; the others go on
     │   ├── CorruptSlide                    the file is damaged or ends early
+    │   ├── SlideStalled                    the drive or share it lies on does not answer
     │   ├── UnsupportedSlide                a kind of file no reader here opens
     │   ├── NotBrightfield                  fluorescence, 16 bit, grey: models here cannot judge it
     │   └── MissingScale                    no believable um/px
@@ -78,6 +79,12 @@ class CorruptSlide(SlideError):
     """The file is damaged or incomplete."""
 
     title = "This file is damaged"
+
+
+class SlideStalled(SlideError):
+    """A read has not come back: the drive or network share does not answer. The file itself may be sound."""
+
+    title = "The drive or share does not answer"
 
 
 class UnsupportedSlide(SlideError):

@@ -32,17 +32,23 @@ class Settings:
         Folder where the user's own bundles and weights are found by name.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+    engine : str
+        What runs the network: ``auto``, ``torch``, ``openvino``, or one precision exactly (`encode.engines.CHOICES`).
     batch : int
         Tiles a forward pass; 0 lets the program choose.
     memory_mb : int
-        Budget for decoded pixels held by one slide's tile cache.
+        Bound of the decoded tiles of all open slides together.
+    stall_seconds : float
+        How long a read from a network share or removable drive may take; 0 waits for ever.
     """
 
     cache: str = ""
     models: str = ""
     device: str = "auto"
+    engine: str = "auto"
     batch: int = 0
     memory_mb: int = 512
+    stall_seconds: float = 10.0
 
     @property
     def cache_dir(self) -> Path:

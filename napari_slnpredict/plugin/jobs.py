@@ -20,13 +20,14 @@ from napari_slnpredict.errors import SlnPredictError
 from napari_slnpredict.events import Job, Partial, Stage
 from napari_slnpredict.settings import load_settings
 
-from . import edits
-from .display import Look, display_levels
+from . import edits, last_view
+from .display import Look, display_pyramid
 from .keeper import Keeper
 from .layers import paper_colour
 
 if TYPE_CHECKING:
-    from napari_slnpredict.pipeline import ClickAnswer, Prediction
+    from napari_slnpredict.pipeline import ClickAnswer, Prediction, SoFar
+    from napari_slnpredict.slide.display import DisplayPyramid
     from napari_slnpredict.slide.grid import TileGrid
 
 #: What the viewer's Preferences page adds to the core's settings (`settings.load_settings`).
@@ -47,25 +48,34 @@ class Opened:
         Holds the open slide.
     look : Look
         How its colours are shown.
-    levels : list of DisplayLevel, (h, w, 3) uint8
+    pyramid : DisplayPyramid
+        Its levels for the screen.
     overview : (h, w, 3) uint8
     paper : (float, float, float)
         Colour of its empty glass, 0 to 1.
     tissue_edit : (h, w) bool or None
         The user's tissue mask of an earlier session.
+    last_view : LastView or None
+        Where the user left it.
     """
 
     keeper: Keeper
     look: Look
-    levels: list[Any] = field(repr=False)
+    pyramid: DisplayPyramid = field(repr=False)
     overview: NDArray[np.uint8] = field(repr=False)
     paper: tuple[float, float, float]
     tissue_edit: edits.TissueEdit | None = None
+    last_view: last_view.LastView | None = None
 
     @property
     def slide(self) -> Any:
         """The open slide."""
         return self.keeper.slide
+
+    @property
+    def levels(self) -> list[Any]:
+        """The arrays of the layer, finest first: (h, w, 3) uint8."""
+        return list(self.pyramid.levels)
 
 
 @dataclass(frozen=True)
@@ -102,9 +112,11 @@ class Answered:
 def open_job(path: Path, mpp: float | None, options: Options) -> Job[Opened]:
     """Open a slide and read what the first frame needs."""
     yield Stage("open", f"Opening {path.name}")
+    from napari_slnpredict.slide.cache import shared_cache
     from napari_slnpredict.slide.slide import open_slide
 
-    slide = open_slide(path, mpp=mpp, memory_mb=load_settings(**options).memory_mb)
+    shared_cache(load_settings(**options).memory_mb)
+    slide = open_slide(path, mpp=mpp)
     try:
         return opened(slide, options)
     except BaseException:
@@ -115,10 +127,10 @@ def open_job(path: Path, mpp: float | None, options: Options) -> Job[Opened]:
 def opened(slide: Any, options: Options) -> Opened:
     """Read what an open slide's first frame needs."""
     keeper, look = Keeper(slide), Look(slide.icc_profile())
-    levels = display_levels(keeper, look)
-    overview = slide.thumbnail(OVERVIEW_PX)
+    pyramid = display_pyramid(keeper, look)
+    overview = pyramid.overview(OVERVIEW_PX)
     edit = edits.load(load_settings(**options).cache_dir, slide.content_id) if slide.mpp else None
-    return Opened(keeper, look, levels, overview, paper_colour(overview), edit)
+    return Opened(keeper, look, pyramid, overview, paper_colour(overview), edit, last_view.load(slide.content_id))
 
 
 def discard_opened(result: Opened) -> None:
@@ -256,6 +268,7 @@ def predict_job(
 ) -> Job[Answered]:
     """Predict a slide with a model given by name."""
     ready = yield from ready_job(model, options, warm)
+    yield Partial("ready", ready)  # clicks use the same network
     from napari_slnpredict.encode.workers import step_back
     from napari_slnpredict.pipeline import predict_slide
     from napari_slnpredict.slide.tissue import tissue_from_mask
@@ -315,25 +328,39 @@ def click_job(slide: Any, head: Any, prediction: Prediction, point_um: tuple[flo
     )
 
 
-def early_click_job(
-    slide: Any, grid: TileGrid, shares: NDArray[np.float32] | None, point_um: tuple[float, float]
-) -> Job[ClickAnswer]:
-    """Say what is known about a place while a run goes on (or was stopped)."""
+def place_job(slide: Any, so_far: SoFar, engine: Any, point_um: tuple[float, float]) -> Job[ClickAnswer]:
+    """Embed a place on the spot, while a run goes on, after it was stopped, or where the run left it out."""
     yield Stage("click", "Looking here")
-    from napari_slnpredict.pipeline import ClickAnswer
-    from napari_slnpredict.slide.blocks import read_tile
-    from napari_slnpredict.slide.grid import tile_at
+    from napari_slnpredict.pipeline import answer_so_far
 
-    x, y = point_um[0] / grid.slide_mpp, point_um[1] / grid.slide_mpp
-    tile = tile_at(grid, x, y) if len(grid) else None
-    if tile is None:
-        return ClickAnswer(reason="no tissue here")
-    place = (int(grid.locations[tile, 0]), int(grid.locations[tile, 1]))
-    picture = read_tile(slide, grid, tile)
-    share = float(shares[tile]) if shares is not None else float("nan")
-    if np.isnan(share):
-        return ClickAnswer(tile, place, picture, reason="not looked at yet")
-    return ClickAnswer(tile, place, picture, share=share, reason="so far")
+    answer = answer_so_far(slide, so_far, engine, point_um)
+    # One tile alone is no map: its share would be 1 whatever it shows.
+    if answer.tile is not None and so_far.running.available and so_far.running.tiles_seen > 1:
+        yield Partial("attention", _painted(so_far))
+    return answer
+
+
+def first_click_job(
+    slide: Any, model: str, options: Options, warm: WarmModel, edit: edits.TissueEdit | None, point_um: Any
+) -> Job[ClickAnswer]:
+    """Answer a click before any run: load the model, find the tissue, embed the one tile."""
+    ready = yield from ready_job(model, options, warm)
+    yield Partial("ready", ready)
+    from napari_slnpredict.pipeline import bundle_of, check_scale, check_slide, grid_spec, lay_out
+    from napari_slnpredict.slide.tissue import tissue_from_mask
+
+    check_slide(slide)
+    bundle = bundle_of(ready.head)
+    check_scale(slide, grid_spec(bundle), bundle.name)
+    tissue = tissue_from_mask(edit.pixels, edit.mpp) if edit is not None else None
+    so_far = yield from lay_out(slide, ready.head, tissue=tissue)
+    return (yield from place_job(slide, so_far, ready.engine, point_um))
+
+
+def _painted(so_far: SoFar) -> Any:
+    from napari_slnpredict.slide.grid import map_tiles
+
+    return map_tiles(so_far.grid, so_far.running.share(), "attention", "× mean")
 
 
 def pictures_job(slide: Any, grid: TileGrid, tiles: Sequence[int]) -> Job[dict[int, NDArray[np.uint8]]]:

@@ -189,7 +189,7 @@ def _read_group(
     """Read tiles in one go into arrays (tile_px, tile_px, 3); return which are damaged."""
     left, top = (int(v) for v in corners.min(axis=0))
     right, bottom = (int(v) + cut.side for v in corners.max(axis=0))
-    region, valid = slide.read_level(cut.level, left, top, right - left, bottom - top)
+    region, valid = slide.read_level(cut.level, left, top, right - left, bottom - top, passing=True)
     places = corners - (left, top)
     _resize([region[y : y + cut.side, x : x + cut.side] for x, y in places.tolist()], cut, into)
     return _damaged(slide, cut, valid, corners, (left, top))

@@ -7,7 +7,7 @@ without any marker (a decoder alone would take it for YCbCr), and tables shared 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .source import TileFault
@@ -17,6 +17,8 @@ SOI, EOI, SOS, APP0, APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xEE
 FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 MAX_SEGMENTS = 200
 MAX_PARTS = 65536
+#: Heads of tiles remembered, and up to how many bytes each.
+KNOWN_HEADS, LONGEST_HEAD = 4, 4096
 
 
 def adobe_marker(transform: int) -> bytes:
@@ -82,6 +84,12 @@ def complete_stream(data: bytes, tables: bytes, transform: int) -> tuple[bytes, 
     transform : int
         0 when the components are RGB, 1 when YCbCr: from the TIFF tag, replacing what the stream says.
     """
+    head, frame, end = _complete_head(data, tables, transform)
+    return head + data[end:], frame
+
+
+def _complete_head(data: bytes, tables: bytes, transform: int) -> tuple[bytes, Frame, int]:
+    """Return everything before the pixel data as it shall be, the frame, and where the pixel data begin."""
     if data[:2] != b"\xff\xd8":
         raise TileFault("it is no JPEG stream")
     kept = [b"\xff\xd8", adobe_marker(transform), tables]
@@ -91,15 +99,45 @@ def complete_stream(data: bytes, tables: bytes, transform: int) -> tuple[bytes, 
             continue
         if marker in FRAMES:
             frame = read_frame(data, start, end)
-        if marker == SOS:
-            kept.append(data[start:])
-            break
         kept.append(data[start:end])
+        if marker == SOS:
+            break
     else:
         raise TileFault("its JPEG stream holds no pixels")
     if frame is None:
         raise TileFault("its JPEG stream holds no frame")
-    return b"".join(kept), frame
+    return b"".join(kept), frame, end
+
+
+class Completer:
+    """`complete_stream` for the tiles of one image: what was checked once is not parsed again.
+
+    Every tile of a scanner begins with the same bytes. All that is refused here depends on those bytes alone, so a
+    tile that begins with bytes found good is good so far; comparing them takes a fiftieth of parsing them.
+
+    Parameters
+    ----------
+    tables, transform
+        As `complete_stream` takes them.
+    check : callable
+        Raises `TileFault` for a frame that is not that of a tile.
+    """
+
+    def __init__(self, tables: bytes, transform: int, check: Callable[[Frame], None]) -> None:
+        self._tables, self._transform, self._check = tables, transform, check
+        #: (as stored, as it shall be); replaced as a whole, so that threads need no lock.
+        self._heads: tuple[tuple[bytes, bytes], ...] = ()
+
+    def __call__(self, data: bytes) -> bytes:
+        """Return the whole stream of a stored tile. Raises `TileFault`."""
+        for stored, whole in self._heads:
+            if data.startswith(stored):
+                return b"".join((whole, memoryview(data)[len(stored) :]))
+        whole, frame, end = _complete_head(data, self._tables, self._transform)
+        self._check(frame)
+        if end <= LONGEST_HEAD:
+            self._heads = ((data[:end], whole), *self._heads[: KNOWN_HEADS - 1])
+        return whole + data[end:]
 
 
 def read_frame(data: bytes, start: int, end: int) -> Frame:

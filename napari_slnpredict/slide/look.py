@@ -30,14 +30,14 @@ def _some_pixels(pyramid: Pyramid) -> tuple[NDArray[np.uint8], NDArray[np.bool_]
     level = sum(shape.depth == 0 for shape in pyramid.levels) - 1
     shape = pyramid.levels[level]
     if shape.width * shape.height <= WHOLE_PX:
-        pixels, valid, _ = pyramid.region(level, 0, 0, shape.width, shape.height)
-        return pixels.reshape(-1, 3), valid.reshape(-1)
+        whole = pyramid.region(level, 0, 0, shape.width, shape.height)
+        return whole.pixels.reshape(-1, 3), whole.valid.reshape(-1)
     colours, marks = [], []
     for row in _spread(-(-shape.height // shape.tile_height)):
         for column in _spread(-(-shape.width // shape.tile_width)):
-            pixels, valid, _ = pyramid.region(level, *pyramid.tile_box(level, column, row))
-            colours.append(pixels[::_EVERY, ::_EVERY].reshape(-1, 3))
-            marks.append(valid[::_EVERY, ::_EVERY].reshape(-1))
+            part = pyramid.region(level, *pyramid.tile_box(level, column, row))
+            colours.append(part.pixels[::_EVERY, ::_EVERY].reshape(-1, 3))
+            marks.append(part.valid[::_EVERY, ::_EVERY].reshape(-1))
     return np.concatenate(colours), np.concatenate(marks)
 
 

@@ -1,4 +1,4 @@
-"""The levels as everybody above sees them: stored ones, coarser virtual ones, any rectangle, one bounded cache.
+"""The levels as everybody above sees them: stored ones, coarser virtual ones, any rectangle, through the cache.
 
 A slide whose coarsest stored level is still large gets virtual levels below it, each the mean of 2 x 2 pixels of the
 one above, computed tile by tile when somebody looks and remembered within the memory budget.
@@ -8,64 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cache import Shelf, TileCache
+from .patience import Patience
 from .source import WHITE, Source, Tile, TileFault, white_tile
+from .spread import CORES, spread
 
 #: Virtual levels go down to this side: small enough to be read whole for a first look.
 COARSEST_PX = 1024
 VIRTUAL_TILE = 512
 #: From this many halvings on a virtual tile is made of so many stored ones that it is kept apart from them.
 DEAR_DEPTH = 3
-DEAR_SHARE = 0.25
-
-
-class TileCache:
-    """Decoded tiles up to a number of bytes; the longest unused go first. Thread-safe."""
-
-    def __init__(self, budget: int) -> None:
-        self._budget, self._used = budget, 0
-        self._tiles: OrderedDict[Hashable, Tile] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> Tile | None:
-        """Return a tile and mark it used; None when it is not here."""
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
-
-    def put(self, key: Hashable, tile: Tile) -> None:
-        """Keep a tile; one larger than the whole budget is not kept."""
-        with self._lock:
-            if key in self._tiles:
-                return
-            self._tiles[key] = tile
-            self._used += _cost(tile)
-            while self._used > self._budget and self._tiles:
-                self._used -= _cost(self._tiles.popitem(last=False)[1])
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._tiles.clear()
-            self._used = 0
-
-    @property
-    def used(self) -> int:
-        """Bytes held."""
-        return self._used
-
-
-def _cost(tile: Tile) -> int:
-    return tile.nbytes + 500  # the entry itself
+#: Reads on their way to a distant file system at once: it is waited for, not computed.
+FAR_READS = 8
 
 
 @dataclass(frozen=True)
@@ -92,21 +52,28 @@ class Level:
     depth: int = 0
 
 
-class Region(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Region:
     """A rectangle read.
 
     Attributes
     ----------
     pixels : (h, w, 3) uint8
-    valid : (h, w) bool
-        False outside the slide, where nothing was scanned, and where a tile could not be decoded.
+    mask : (h, w) bool or None
+        False outside the slide, where nothing was scanned, and where a tile could not be decoded; None where all is
+        valid.
     faults : list of ((level, column, row), str)
-        The undecodable tiles met (at the level asked for) and why.
+        The undecodable tiles met (at the level asked for) and why, row by row.
     """
 
     pixels: NDArray[np.uint8]
-    valid: NDArray[np.bool_]
-    faults: list[tuple[tuple[int, int, int], str]]
+    mask: NDArray[np.bool_] | None
+    faults: list[tuple[tuple[int, int, int], str]] = field(default_factory=list)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """The mask, (h, w) bool, also where all is valid."""
+        return np.ones(self.pixels.shape[:2], np.bool_) if self.mask is None else self.mask
 
 
 def levels_below(width: int, height: int) -> list[tuple[int, int]]:
@@ -134,59 +101,120 @@ def all_levels(source: Source) -> tuple[Level, ...]:
 
 
 class Pyramid:
-    """Reads rectangles of any level through one cache; thread-safe.
+    """Reads tiles and rectangles of any level through the cache; thread-safe.
 
     Parameters
     ----------
     source : Source
-    budget : int
-        Bytes of decoded pixels held.
+    cache : TileCache
+        That of the process, or one of its own.
+    patience : Patience, optional
+        How long reads may take, for a source on a file system that may stop answering.
     """
 
-    def __init__(self, source: Source, budget: int) -> None:
+    def __init__(self, source: Source, cache: TileCache, patience: Patience | None = None) -> None:
         self.source = source
         self.levels = all_levels(source)
-        #: Seconds spent in reading and decoding stored tiles, summed over threads.
-        self.seconds = 0.0
-        self._clock = threading.Lock()
-        self._cache = TileCache(int(budget * (1 - DEAR_SHARE)))
-        self._dear = TileCache(int(budget * DEAR_SHARE))
+        #: This slide's part of the cache. Others may keep tiles of their own in it under keys that are no places.
+        self.cache = cache.tenant()
+        self.cache_key = self.cache.number
+        self._patience = patience
+        # Each thread writes its own entries only: no lock.
+        self._spent: dict[int, float] = {}
+        self._begun: dict[int, float] = {}
         #: Undecodable stored tiles met so far: (level, column, row) -> why.
         self.faults: dict[tuple[int, int, int], str] = {}
 
-    def tile(self, level: int, column: int, row: int) -> Tile:
-        """Return one tile; one that cannot be decoded is white, says why, and is remembered in `faults`."""
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in reading and decoding stored tiles, summed over threads."""
+        return sum(list(self._spent.values()))
+
+    @property
+    def waiting(self) -> float:
+        """Seconds for which the longest read under way has been waited for; 0 when there is none."""
+        return time.perf_counter() - min(begun) if (begun := list(self._begun.values())) else 0.0
+
+    def cached(self, level: int, column: int, row: int) -> Tile | None:
+        """Return one tile if it is at hand: nothing is read."""
+        return self.cache.get((level, column, row))
+
+    def tile(self, level: int, column: int, row: int, *, passing: bool = False) -> Tile:
+        """Return one tile; one that cannot be decoded is white, says why, and is remembered in `faults`.
+
+        Parameters
+        ----------
+        level, column, row : int
+        passing : bool
+            Read once and not looked at again: it takes no room from tiles that are.
+
+        Raises
+        ------
+        DriveSilent
+            The file system does not answer. Nothing is remembered; ask again later.
+        """
         key = (level, column, row)
-        cache = self._dear if self.levels[level].depth >= DEAR_DEPTH else self._cache
-        tile = cache.get(key)
+        tile = self.cache.get(key, not passing)
         if tile is None:
-            tile = self._halved(*key) if self.levels[level].depth else self._stored(*key)
-            cache.put(key, tile)
+            depth = self.levels[level].depth
+            tile = self._halved(*key) if depth else self._stored(*key)
+            common = Shelf.PASSING if passing else Shelf.COMMON
+            self.cache.put(key, tile, Shelf.DEAR if depth >= DEAR_DEPTH else common)
         return tile
 
+    def tiles(self, level: int, places: Sequence[tuple[int, int]], *, passing: bool = False) -> list[Tile]:
+        """Return several tiles, decoded across threads.
+
+        Parameters
+        ----------
+        level : int
+        places : sequence of (column, row)
+        passing : bool
+            As for `tile`.
+        """
+        found = [self.cache.get((level, *place), not passing) for place in places]
+
+        def load(i: int) -> None:
+            found[i] = self.tile(level, *places[i], passing=passing)
+
+        missing = [i for i, tile in enumerate(found) if tile is None]
+        spread(load, missing, self._threads(len(missing)))
+        return [tile for tile in found if tile is not None]
+
+    def _threads(self, missing: int) -> int:
+        return min(missing, FAR_READS if self._patience is not None else CORES)
+
     def _stored(self, level: int, column: int, row: int) -> Tile:
-        start = time.perf_counter()
         try:
-            return self.source.tile(level, column, row)
+            if self._patience is None:
+                return self._timed(level, column, row)
+            return self._patience.run(lambda: self._timed(level, column, row))
         except TileFault as fault:
             self.faults[level, column, row] = str(fault)
             _, _, width, height = self.tile_box(level, column, row)
             return white_tile(height, width, str(fault))
+
+    def _timed(self, level: int, column: int, row: int) -> Tile:
+        me, start = threading.get_ident(), time.perf_counter()
+        self._begun[me] = start
+        try:
+            return self.source.tile(level, column, row)
         finally:
-            with self._clock:
-                self.seconds += time.perf_counter() - start
+            del self._begun[me]
+            self._spent[me] = self._spent.get(me, 0.0) + time.perf_counter() - start
 
     def _halved(self, level: int, column: int, row: int) -> Tile:
         from PIL import Image
 
         x, y, width, height = self.tile_box(level, column, row)
-        finer = self.region(level - 1, 2 * x, 2 * y, 2 * width, 2 * height)
+        stored = self.levels[level - 1].depth == 0
+        finer = self.region(level - 1, 2 * x, 2 * y, 2 * width, 2 * height, passing=stored, alone=False)
         pixels = np.asarray(Image.fromarray(finer.pixels).reduce(2))
         fault = finer.faults[0][1] if finer.faults else ""
-        if finer.valid.all():
+        v = finer.mask
+        if v is None or v.all():
             return Tile(pixels, None, fault)
         # A pixel mixed with glass that was never there would be a pixel made up: it counts only when all four do.
-        v = finer.valid
         valid = v[0::2, 0::2] & v[1::2, 0::2] & v[0::2, 1::2] & v[1::2, 1::2]
         return Tile(np.where(valid[..., None], pixels, np.uint8(WHITE)), valid, fault)
 
@@ -196,33 +224,111 @@ class Pyramid:
         x, y = column * shape.tile_width, row * shape.tile_height
         return x, y, min(shape.tile_width, shape.width - x), min(shape.tile_height, shape.height - y)
 
-    def region(self, level: int, x: int, y: int, width: int, height: int) -> Region:
-        """Read a rectangle in the level's own pixels; it may reach outside the slide."""
+    def region(
+        self, level: int, x: int, y: int, width: int, height: int, *, passing: bool = False, alone: bool | None = None
+    ) -> Region:
+        """Read a rectangle in the level's own pixels; it may reach outside the slide.
+
+        Parameters
+        ----------
+        level, x, y, width, height : int
+        passing : bool
+            As for `tile`. Tiles within the rectangle are not even kept; those it cuts are, for its neighbours.
+        alone : bool, optional
+            Decode in this thread only; by default passing reads do, for whoever reads a whole slide has threads of
+            their own.
+        """
         shape = self.levels[level]
         x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, shape.width), min(y + height, shape.height)
         inside = (x0, y0, x1, y1) == (x, y, x + width, y + height)
-        pixels = np.empty((height, width, 3), np.uint8) if inside else np.full((height, width, 3), WHITE, np.uint8)
-        valid = np.ones((height, width), np.bool_) if inside else np.zeros((height, width), np.bool_)
-        faults = []
-        for row in range(y0 // shape.tile_height, -(-y1 // shape.tile_height) if y1 > y0 else 0):
-            for column in range(x0 // shape.tile_width, -(-x1 // shape.tile_width) if x1 > x0 else 0):
-                tile = self.tile(level, column, row)
-                left, top = column * shape.tile_width, row * shape.tile_height
-                a0, b0 = max(x0, left), max(y0, top)
-                a1, b1 = min(x1, left + shape.tile_width), min(y1, top + shape.tile_height)
-                there = np.s_[b0 - y : b1 - y, a0 - x : a1 - x]
-                here = np.s_[b0 - top : b1 - top, a0 - left : a1 - left]
-                pixels[there] = tile.pixels[here]
-                if tile.valid is not None:
-                    valid[there] = tile.valid[here]
-                elif not inside:
-                    valid[there] = True
-                if tile.fault:
-                    faults.append(((level, column, row), tile.fault))
-        return Region(pixels, valid, faults)
+        canvas = _Canvas(shape, x, y, width, height, whole=inside)
+        if x1 <= x0 or y1 <= y0:
+            return Region(canvas.pixels, canvas.valid)
+        places = [
+            (column, row)
+            for row in range(y0 // shape.tile_height, -(-y1 // shape.tile_height))
+            for column in range(x0 // shape.tile_width, -(-x1 // shape.tile_width))
+        ]
+
+        def paste(place: tuple[int, int]) -> None:
+            if passing and not shape.depth and canvas.covers(*place):
+                tile = self.cache.get((level, *place), False) or self._stored(level, *place)
+            else:
+                tile = self.tile(level, *place, passing=passing)
+            canvas.paste(tile, *place)
+
+        alone = (passing and self._patience is None) if alone is None else alone
+        spread(paste, places, 1 if alone or len(places) == 1 else self._threads(self._missing(level, places)))
+        found = sorted(canvas.faults.items(), key=lambda fault: fault[0][::-1])
+        faults = [((level, *place), why) for place, why in found]
+        return Region(canvas.pixels, canvas.valid, faults)
+
+    def _missing(self, level: int, places: Sequence[tuple[int, int]]) -> int:
+        return sum(self.cache.get((level, *place), False) is None for place in places)
 
     def close(self) -> None:
-        """Forget the cache and close the source."""
-        self._cache.clear()
-        self._dear.clear()
+        """Give back the cache and close the source."""
+        self.cache.close()
+        if self._patience is not None:
+            self._patience.close()
         self.source.close()
+
+
+class _Canvas:
+    """A rectangle that tiles are pasted into, by several threads at once: each tile has pixels of its own.
+
+    Parameters
+    ----------
+    level : Level
+    x, y, width, height : int
+        In the level's pixels.
+    whole : bool
+        The rectangle lies inside the level.
+    """
+
+    def __init__(self, level: Level, x: int, y: int, width: int, height: int, *, whole: bool) -> None:
+        self._level, self._box = level, (x, y, x + width, y + height)
+        self._lock = threading.Lock()
+        if whole:
+            self.pixels = np.empty((height, width, 3), np.uint8)
+            self.valid: NDArray[np.bool_] | None = None
+        else:
+            self.pixels = np.full((height, width, 3), WHITE, np.uint8)
+            self.valid = np.zeros((height, width), np.bool_)
+        self.faults: dict[tuple[int, int], str] = {}
+
+    def _cut(self, column: int, row: int) -> tuple[int, int, int, int, int, int]:
+        """Return a tile's corner and the part of it within the rectangle, level pixels."""
+        left, top = column * self._level.tile_width, row * self._level.tile_height
+        x0, y0, x1, y1 = self._box
+        right = min(x1, left + self._level.tile_width, self._level.width)
+        bottom = min(y1, top + self._level.tile_height, self._level.height)
+        return left, top, max(x0, left), max(y0, top), right, bottom
+
+    def covers(self, column: int, row: int) -> bool:
+        """Whether a whole tile lies within the rectangle."""
+        left, top = column * self._level.tile_width, row * self._level.tile_height
+        x0, y0, x1, y1 = self._box
+        right = min(left + self._level.tile_width, self._level.width)
+        bottom = min(top + self._level.tile_height, self._level.height)
+        return x0 <= left and y0 <= top and right <= x1 and bottom <= y1
+
+    def paste(self, tile: Tile, column: int, row: int) -> None:
+        """Copy what the rectangle has of a tile."""
+        left, top, x0, y0, x1, y1 = self._cut(column, row)
+        x, y = self._box[:2]
+        there = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
+        here = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+        self.pixels[there] = tile.pixels[here]
+        if tile.valid is not None:
+            self._mask()[there] = tile.valid[here]
+        elif self.valid is not None:
+            self.valid[there] = True
+        if tile.fault:
+            self.faults[column, row] = tile.fault
+
+    def _mask(self) -> NDArray[np.bool_]:
+        with self._lock:
+            if self.valid is None:
+                self.valid = np.ones(self.pixels.shape[:2], np.bool_)
+            return self.valid

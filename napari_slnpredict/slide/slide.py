@@ -19,19 +19,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_slnpredict.errors import CorruptSlide, MissingScale, ResourceError, UnsupportedSlide
+from napari_slnpredict.errors import CorruptSlide, MissingScale, ResourceError, SlideStalled, UnsupportedSlide
 from napari_slnpredict.settings import load_settings
 
 from .associated import associated_image, associated_names
+from .cache import TileCache, shared_cache
 from .directory import Identity, Inspection
 from .handle import SlideFile, changed, content_id, identity_of
 from .inspect import inspect
 from .lazy import level_arrays
 from .look import why_dark
 from .opening import Opened, open_source
+from .patience import Patience, is_far
 from .properties import safe_properties, slide_bounds
 from .pyramid import Pyramid, Region
 from .scale import Scale, given_scale, property_scale, tiff_scale
+from .source import DriveSilent
 
 #: Largest rectangle read in one piece, px (0.8 GB); whoever wants more reads it in parts.
 MAX_REGION_PX = 1 << 28
@@ -58,7 +61,7 @@ def open_slide(
     allow_incomplete : bool
         Open a file that ends early, to look at; `predict` never asks for this.
     memory_mb : int, optional
-        Budget for decoded tiles; by default the setting's.
+        Bound of a cache of this slide's own; by default it shares that of all open slides (`cache.shared_cache`).
 
     Raises
     ------
@@ -70,9 +73,10 @@ def open_slide(
     try:
         opened = open_source(inspection, file, reader)
         try:
-            budget = (memory_mb if memory_mb is not None else load_settings().memory_mb) << 20
             scale = _find_scale(opened, mpp)
-            return Slide(inspection, file, opened, scale, budget, (mpp, reader, allow_incomplete, memory_mb))
+            cache = shared_cache() if memory_mb is None else TileCache(memory_mb << 20)
+            pyramid = Pyramid(opened.source, cache, _patience(inspection))
+            return Slide(inspection, file, opened, scale, pyramid, (mpp, reader, allow_incomplete, memory_mb))
         except BaseException:
             opened.source.close()
             raise
@@ -92,6 +96,12 @@ def _scanned(path: Path, allow_incomplete: bool) -> tuple[SlideFile, Inspection]
     except BaseException:
         file.close()
         raise
+
+
+def _patience(inspection: Inspection) -> Patience | None:
+    """Return how long reads may take; None where they answer or fail by themselves."""
+    seconds = load_settings().stall_seconds
+    return Patience(seconds) if seconds > 0 and is_far(inspection.real) else None
 
 
 def _find_scale(opened: Opened, mpp: float | None) -> Scale:
@@ -145,11 +155,11 @@ class Slide:
         file: SlideFile,
         opened: Opened,
         scale: Scale,
-        budget: int,
+        pyramid: Pyramid,
         asked: tuple[float | None, str | None, bool, int | None],
     ) -> None:
         self._inspection, self._file, self._asked = inspection, file, asked
-        self._pyramid = Pyramid(opened.source, budget)
+        self._pyramid = pyramid
         self._pyramid.faults.update(opened.faults)
         self._main = opened.main
         levels = self._pyramid.levels
@@ -198,6 +208,11 @@ class Slide:
         right = min(math.ceil((x + width) * scale), self.dimensions[0])
         bottom = min(math.ceil((y + height) * scale), self.dimensions[1])
         return level, left, top, right - left, bottom - top
+
+    @property
+    def tiles(self) -> Pyramid:
+        """The tiles of all levels, through the cache: for a display, which asks for them one by one."""
+        return self._pyramid
 
     @property
     def seconds_spent(self) -> dict[str, float]:
@@ -264,6 +279,8 @@ class Slide:
         ------
         CorruptSlide
             A tile in it cannot be decoded; named.
+        SlideStalled
+            The network share or drive does not answer.
         """
         return self._sound(self._read(level, *self._in_level(location, level), *size))
 
@@ -279,13 +296,19 @@ class Slide:
         valid : (h, w) bool
             False outside the slide, where nothing was scanned, and in damaged tiles, which `damaged` then lists.
         """
-        return self._read(level, *self._in_level(location, level), *size)[:2]
+        region = self._read(level, *self._in_level(location, level), *size)
+        return region.pixels, region.valid
 
     def read_level(
-        self, level: int, x: int, y: int, width: int, height: int
+        self, level: int, x: int, y: int, width: int, height: int, *, passing: bool = False
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Read as `read_region_mask`, with the corner in the level's own pixels: nothing is rounded."""
-        return self._read(level, x, y, width, height)[:2]
+        """Read as `read_region_mask`, with the corner in the level's own pixels: nothing is rounded.
+
+        `passing` is for reading much and each place once: it takes no room in the cache from what is looked at, and
+        stays in the caller's thread.
+        """
+        region = self._read(level, x, y, width, height, passing)
+        return region.pixels, region.valid
 
     def read_exact(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Read as `read_region`, with the corner in the level's own pixels: exact, or raising."""
@@ -300,14 +323,26 @@ class Slide:
             raise ValueError(f"level {level} of a slide with {self.level_count}")
         return level
 
-    def _read(self, level: int, x: int, y: int, width: int, height: int) -> Region:
+    def _read(self, level: int, x: int, y: int, width: int, height: int, passing: bool = False) -> Region:
         if width < 0 or height < 0:
             raise ValueError(f"a rectangle of {width} x {height} px")
         if width * height > MAX_REGION_PX:
             raise ResourceError(
                 f"{width} x {height} px are more than is read in one piece", file=self.path, do="use a coarser level"
             )
-        return self._pyramid.region(self._checked(level), int(x), int(y), int(width), int(height))
+        box = int(x), int(y), int(width), int(height)
+        try:
+            return self._pyramid.region(self._checked(level), *box, passing=passing)
+        except DriveSilent as error:
+            raise self.stalled(error) from error
+
+    def stalled(self, error: DriveSilent) -> SlideStalled:
+        """Return what to tell a user of a read that has not come back."""
+        return SlideStalled(
+            f"the drive or share it lies on does not answer ({error})",
+            file=self.path,
+            do="check the connection and try again; what was computed is kept",
+        )
 
     def _sound(self, region: Region) -> NDArray[np.uint8]:
         if region.faults:

@@ -17,6 +17,10 @@ class TileFault(Exception):
     """One tile cannot be decoded; the words say why. The slide goes on without it."""
 
 
+class DriveSilent(OSError):
+    """The drive or share did not answer in time: nothing is known about the tile, and asking again may help."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """One decoded tile.
@@ -73,7 +77,10 @@ def over_white(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8], *, premultip
 
 
 class Source(Protocol):
-    """A way to read one slide. Thread-safe; `tile` may be called from any thread."""
+    """A way to read one slide. Thread-safe; `tile` may be called from any thread.
+
+    A source may have `tile_rough` as `TileSource` has it; callers look for it and do without.
+    """
 
     reader: str
     #: Width and height of every stored level, px.

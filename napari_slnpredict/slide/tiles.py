@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .buffers import Buffers
 from .codestream import BadStream, j2k_frame
 from .directory import Directory
 from .handle import SlideFile
-from .jpeg import complete_stream, jpeg2000_is_whole, table_segments
-from .source import WHITE, Tile, TileFault, over_white, white_tile
+from .jpeg import Completer, Frame, jpeg2000_is_whole, table_segments
+from .source import WHITE, DriveSilent, Tile, TileFault, over_white, white_tile
 
 JPEG = 7
 APERIO_JP2K_RGB = 33005
@@ -97,22 +98,59 @@ class TileSource:
         self.level_dimensions = tuple((level.width, level.height) for level in self._levels)
         self.tile_sizes = tuple((level.tile_width, level.tile_height) for level in self._levels)
         self.raw_properties: Mapping[str, str] = {}
+        self._buffers = Buffers()
 
     def tile(self, level: int, column: int, row: int) -> Tile:
-        """Read one tile; a tile without bytes was never scanned and is white. Raises `TileFault`."""
-        directory = self._levels[level]
-        height = min(directory.tile_height, directory.height - row * directory.tile_height)
-        width = min(directory.tile_width, directory.width - column * directory.tile_width)
+        """Read one tile; a tile without bytes was never scanned and is white. Raises `TileFault`, `DriveSilent`."""
+        directory, decode = self._levels[level], self._decoders[level]
+        height, width = self._extent(directory, column, row)
         index = row * directory.across + column
         planes = range(directory.samples) if directory.planar == 2 else range(1)
         stored = [self._bytes(directory, index + plane * directory.across * directory.down) for plane in planes]
         if not all(stored):
             return white_tile(height, width)
-        decode = self._decoders[level]
-        pixels = decode(stored[0]) if directory.planar == 1 else np.concatenate([decode(s) for s in stored], axis=-1)
+        if isinstance(decode, JpegDecoder):
+            pixels = decode(stored[0], self._buffers.take((directory.tile_height, directory.tile_width, 3)))
+        elif directory.planar == 1:
+            pixels = decode(stored[0])
+        else:
+            pixels = np.concatenate([decode(plane) for plane in stored], axis=-1)
         if (height, width) != pixels.shape[:2]:
             pixels = np.ascontiguousarray(pixels[:height, :width])
         return _opaque(pixels, directory.extra_samples)
+
+    def tile_rough(self, level: int, column: int, row: int, factor: int) -> Tile:
+        """Read one tile `factor` (2, 4 or 8) times smaller, for a first look: nearly its means, and cheaper.
+
+        Parameters
+        ----------
+        level, column, row : int
+        factor : int
+
+        Returns
+        -------
+        Tile
+            Of ceil(side / factor) px. Raises `TileFault`, `DriveSilent`.
+        """
+        from PIL import Image
+
+        directory, decode = self._levels[level], self._decoders[level]
+        height, width = (-(-side // factor) for side in self._extent(directory, column, row))
+        if isinstance(decode, JpegDecoder):
+            stored = self._bytes(directory, row * directory.across + column)
+            return Tile(decode.rough(stored, factor)[:height, :width]) if stored else white_tile(height, width)
+        tile = self.tile(level, column, row)
+        if not tile.nbytes:
+            return white_tile(height, width)
+        return Tile(np.asarray(Image.fromarray(tile.pixels).reduce(factor), np.uint8))
+
+    @staticmethod
+    def _extent(directory: Directory, column: int, row: int) -> tuple[int, int]:
+        """Return height and width of a tile, cut at the level's edge."""
+        return (
+            min(directory.tile_height, directory.height - row * directory.tile_height),
+            min(directory.tile_width, directory.width - column * directory.tile_width),
+        )
 
     def _bytes(self, directory: Directory, index: int) -> bytes:
         length = int(directory.byte_counts[index])
@@ -122,6 +160,8 @@ class TileSource:
             raise TileFault("it claims more bytes than a tile can have")
         try:
             data = self._file.read_at(int(directory.offsets[index]), length)
+        except DriveSilent:
+            raise
         except OSError as error:
             raise TileFault(f"the drive or share cannot read it ({error.strerror})") from error
         if len(data) < length:
@@ -135,38 +175,56 @@ class TileSource:
 def _decoder(directory: Directory) -> Callable[[bytes], NDArray[np.uint8]]:
     """Return bytes -> (tile_height, tile_width, samples) uint8 for one level."""
     if directory.compression == JPEG:
-        return _jpeg_decoder(directory)
+        return JpegDecoder(directory)
     if directory.compression == APERIO_JP2K_RGB:
         return _jpeg2000_decoder(directory)
     return _bytes_decoder(directory)
 
 
-def _jpeg_decoder(directory: Directory) -> Callable[[bytes], NDArray[np.uint8]]:
-    import simplejpeg
+class JpegDecoder:
+    """Decodes the JPEG tiles of one level, strictly.
 
-    size = (directory.tile_width, directory.tile_height)
-    transform = 0 if directory.photometric == _RGB else 1
-    try:
-        tables, fault = table_segments(directory.jpeg_tables), ""
-    except TileFault as error:
-        tables, fault = b"", str(error)
+    Parameters
+    ----------
+    directory : Directory
+    """
 
-    def decode(data: bytes) -> NDArray[np.uint8]:
-        if fault:
-            raise TileFault(fault)
-        stream, frame = complete_stream(data, tables, transform)
-        # Before decoding: a header may declare 65,500 x 65,500 px and cost 12 GB.
-        if (frame.width, frame.height) != size or frame.components != 3 or frame.bits != 8:
-            raise TileFault(
-                f"its JPEG frame is {frame.width} x {frame.height} x {frame.components}, not {size[0]} x {size[1]} x 3"
-            )
+    def __init__(self, directory: Directory) -> None:
+        import simplejpeg
+
+        self._decode_jpeg = simplejpeg.decode_jpeg
+        self._size = (directory.tile_width, directory.tile_height)
         try:
-            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(stream, "RGB", strict=True)
+            tables, self._fault = table_segments(directory.jpeg_tables), ""
+        except TileFault as error:
+            tables, self._fault = b"", str(error)
+        self._complete = Completer(tables, 0 if directory.photometric == _RGB else 1, self._check)
+
+    def __call__(self, data: bytes, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Return (tile_height, tile_width, 3), lying in `into` where that is given. Raises `TileFault`."""
+        return self._decode(data, 1, into)
+
+    def rough(self, data: bytes, factor: int) -> NDArray[np.uint8]:
+        """Return the tile `factor` (2, 4, 8) times smaller, from the coarse part of its frequencies."""
+        return self._decode(data, factor, None)
+
+    def _decode(self, data: bytes, factor: int, into: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        if self._fault:
+            raise TileFault(self._fault)
+        stream = self._complete(data)
+        try:
+            pixels: NDArray[np.uint8] = self._decode_jpeg(stream, "RGB", min_factor=factor, buffer=into, strict=True)
         except ValueError as error:
             raise TileFault("its JPEG data are damaged") from error
         return pixels
 
-    return decode
+    def _check(self, frame: Frame) -> None:
+        # Before decoding: a header may declare 65,500 x 65,500 px and cost 12 GB.
+        if (frame.width, frame.height) != self._size or frame.components != 3 or frame.bits != 8:
+            raise TileFault(
+                f"its JPEG frame is {frame.width} x {frame.height} x {frame.components}, "
+                f"not {self._size[0]} x {self._size[1]} x 3"
+            )
 
 
 def _jpeg2000_decoder(directory: Directory) -> Callable[[bytes], NDArray[np.uint8]]:

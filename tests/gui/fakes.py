@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_slnpredict.events import Job, Partial, Progress, Stage
+from napari_slnpredict.explanation import SoFar
 from napari_slnpredict.mil.verdict import Verdict
-from napari_slnpredict.plugin.jobs import Answered
+from napari_slnpredict.plugin.jobs import Answered, place_job
 from napari_slnpredict.slide.grid import GridSpec, TileGrid, map_tiles
 
 TILE_PX, MODEL_MPP = 64, 1.0
@@ -77,7 +79,9 @@ class FakeSlide:
     def icc_profile(self) -> bytes | None:
         return None
 
-    def read_level(self, level: int, x: int, y: int, w: int, h: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def read_level(
+        self, level: int, x: int, y: int, w: int, h: int, *, passing: bool = False
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         assert not self.closed, "read after close"
         whole = self.pictures[level]
         pixels = np.full((h, w, 3), 255, np.uint8)
@@ -167,6 +171,58 @@ def tissue_and_grid(slide: Any) -> tuple[Any, TileGrid]:
 
 
 @dataclass
+class FakeEngine:
+    """A network that takes its time; remembers in which threads it was called."""
+
+    seconds: float = 0.0
+    calls: list[str] = field(default_factory=list)
+
+    def enter_thread(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def __call__(self, tiles: NDArray[np.uint8], *, fill: bool = True) -> NDArray[np.float32]:
+        self.calls.append(threading.current_thread().name)
+        time.sleep(self.seconds)
+        return np.asarray(tiles.mean(axis=(1, 2)), np.float32)
+
+
+class FakeRunning:
+    """The tiles seen so far, all of them equal."""
+
+    available = True
+
+    def __init__(self, n: int) -> None:
+        self.seen = np.zeros(n, bool)
+
+    @property
+    def tiles_seen(self) -> int:
+        return int(self.seen.sum())
+
+    def take(self, indices: NDArray[np.int64], features: Any) -> None:
+        self.seen[indices] = True
+
+    def share(self) -> NDArray[np.float32]:
+        return np.where(self.seen, 1.0, np.nan).astype(np.float32)
+
+    def explain(self, feature: Any, tile: int | None = None) -> Any:
+        others = self.tiles_seen - int(tile is not None and self.seen[tile])
+        alone = others == 0
+        return SimpleNamespace(
+            tiles=others + 1, share=None if alone else 2.5, evidence=None if alone else np.array([-0.02, 0.02])
+        )
+
+
+def fake_so_far(slide: Any, grid: TileGrid, tissue: Any, *, edited: bool = False) -> SoFar:
+    """Return what clicks ask before there is a verdict."""
+    bundle = SimpleNamespace(task={"positive": "positive"}, classes=("negative", "positive"))
+    head = SimpleNamespace(bundle=bundle, classes=bundle.classes, closed_form=True)
+    return SoFar(head, grid, tissue, edited, FakeRunning(len(grid)))  # type: ignore[arg-type]
+
+
+@dataclass
 class FakeRun:
     """A predict job of `steps` steps, each `seconds` long; remembers how it was called and whether it was closed."""
 
@@ -175,16 +231,31 @@ class FakeRun:
     fail: BaseException | None = None
     calls: list[dict[str, Any]] = field(default_factory=list)
     closed: int = 0
+    engine: FakeEngine = field(default_factory=FakeEngine)
+
+    def first_click(
+        self, slide: Any, model: str, options: Any, warm: Any, edit: Any, point_um: tuple[float, float]
+    ) -> Job[Any]:
+        """A click before any run."""
+        yield Partial("ready", SimpleNamespace(engine=self.engine))
+        tissue, grid = tissue_and_grid(slide)
+        so_far = fake_so_far(slide, grid, tissue)
+        yield Partial("grid", grid)
+        yield Partial("so_far", so_far)
+        return (yield from place_job(slide, so_far, self.engine, point_um))
 
     def __call__(
         self, slide: Any, model: str, options: Any, warm: Any, order: Callable[..., Any], mask: Any
     ) -> Job[Answered]:
         self.calls.append({"slide": slide, "model": model, "mask": mask})
         try:
+            yield Partial("ready", SimpleNamespace(engine=self.engine))
             yield Stage("tissue", "Finding tissue")
             tissue, grid = tissue_and_grid(slide)
+            so_far = fake_so_far(slide, grid, tissue)
             yield Partial("tissue", tissue)
             yield Partial("grid", grid)
+            yield Partial("so_far", so_far)
             remaining = order(grid, np.arange(len(grid)))
             values = np.full(len(grid), np.nan, np.float32)
             share = fake_answer(slide, grid).prediction.verdict.attention * len(grid)
@@ -194,6 +265,7 @@ class FakeRun:
                 if self.fail is not None:
                     raise self.fail
                 values[chunk] = share[chunk]
+                so_far.running.take(chunk, np.zeros((len(chunk), 3)))
                 done = int(np.isfinite(values).sum())
                 yield Progress(done, len(grid), 38.0, (len(grid) - done) / 38.0)
                 yield Partial("attention", map_tiles(grid, values.copy(), "attention", "× mean"))

@@ -61,7 +61,9 @@ class ArraySlide:
     def best_level(self, downsample: float) -> int:
         return max(i for i, d in enumerate(self.level_downsamples) if d <= max(1.0, downsample) * (1 + 1e-3))
 
-    def read_level(self, level: int, x: int, y: int, w: int, h: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def read_level(
+        self, level: int, x: int, y: int, w: int, h: int, *, passing: bool = False
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         stored, known = self.levels[level]
         pixels, valid = np.full((h, w, 3), 255, np.uint8), np.zeros((h, w), bool)
         x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, stored.shape[1]), min(y + h, stored.shape[0])
