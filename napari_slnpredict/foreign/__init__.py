@@ -1,0 +1,1 @@
+"""Scores that other programs made, shown on our slides."""
