@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import AsJson, Cache, Cluster, Device, Mpp, Pseudonym, Reader, ShardOption, Slides, shard_of, wants_debug
+from .options import (
+    AsJson,
+    Cache,
+    Cluster,
+    Device,
+    Mpp,
+    Pseudonym,
+    Reader,
+    ShardOption,
+    Slides,
+    cluster_of,
+    shard_of,
+    wants_debug,
+)
 
 if TYPE_CHECKING:
     from napari_slnpredict.many.shards import Shard
@@ -50,10 +63,10 @@ def embed(
     from .batch import summary
     from .console import print_json
 
-    share = shard_of(shard)
+    share, workers = shard_of(shard), cluster_of(cluster)
     settings = load_settings(device=device, cache=str(cache) if cache else None)
     plan = EmbedPlan(settings, out, mpp, reader, wants_debug(context), encoder=encoder, tile_mpp=tile_mpp)
-    outcome = _embed_slides(slides, plan, share, cluster, pseudonym)
+    outcome = _embed_slides(slides, plan, share, workers, pseudonym)
     if as_json:
         print_json(summary("embed", outcome, share))
     raise typer.Exit(outcome.exit_code)

@@ -67,3 +67,15 @@ def shard_of(text: str) -> Shard:
         return parse_shard(text) if text else WHOLE
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--shard") from error
+
+
+def cluster_of(text: str | None) -> str | None:
+    """Return the address of a cluster, checked for its form."""
+    from napari_slnpredict.many.cluster import parse_address
+
+    try:
+        if text is not None:
+            parse_address(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--cluster") from error
+    return text

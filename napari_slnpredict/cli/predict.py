@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import AsJson, Cache, Cluster, Device, Mpp, Pseudonym, Reader, ShardOption, Slides, shard_of, wants_debug
+from .options import (
+    AsJson,
+    Cache,
+    Cluster,
+    Device,
+    Mpp,
+    Pseudonym,
+    Reader,
+    ShardOption,
+    Slides,
+    cluster_of,
+    shard_of,
+    wants_debug,
+)
 
 if TYPE_CHECKING:
     from napari_slnpredict.many.shards import Shard
@@ -48,12 +61,12 @@ def predict(
 
     if origin not in ORIGINS:
         raise typer.BadParameter(f"{origin!r} is not one of {', '.join(ORIGINS)}", param_hint="--origin")
-    share = shard_of(shard)
+    share, workers = shard_of(shard), cluster_of(cluster)
     settings = load_settings(device=device, cache=str(cache) if cache else None)
     plan = PredictPlan(
         settings, out, mpp, reader, wants_debug(context), model=model, origin=origin, pseudonym=pseudonym
     )
-    outcome = predict_slides(slides, plan, share, cluster)
+    outcome = predict_slides(slides, plan, share, workers)
     typer.echo(closing_words(outcome, out), err=True)
     if as_json:
         from .console import print_json
