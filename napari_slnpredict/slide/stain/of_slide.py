@@ -1,0 +1,142 @@
+"""The stain of a whole slide, and the whole slide in another stain.
+
+One matrix a slide: with one a tile, neighbouring tiles and levels would differ in colour, and the view would flicker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slnpredict.errors import DataError, SlideError
+from napari_slnpredict.events import Job, Meter, Stage, Throttle, Warn
+from napari_slnpredict.slide.blocks import plan_blocks, read_block
+from napari_slnpredict.slide.grid import GridSpec, TileGrid, lay_grid
+from napari_slnpredict.slide.overview import overview
+from napari_slnpredict.slide.tissue import TissueMask, glass_colour
+from napari_slnpredict.torch_door import import_torch
+
+from .macenko import fit_macenko
+from .matrix import Colour, FitSpec, Outcome, StainFit, StainMatrix, matrix_of
+from .paint import Restainer
+from .vahadane import fit_vahadane
+
+if TYPE_CHECKING:
+    from napari_slnpredict.slide.slide import Slide
+
+#: Tiles looked at, their side and resolution (a coarser slide is looked at as it is), px and um/px.
+TILES, TILE_PX, MPP = 100, 224, 1.0
+#: Share of a tile that should be tissue; where no tile has as much (thin biopsies), a tenth will do.
+FULL_TISSUE, SOME_TISSUE = 0.6, 0.1
+
+_FITS = {"macenko": (fit_macenko, FitSpec(every=2)), "vahadane": (fit_vahadane, FitSpec(every=4, faintest=False))}
+
+
+def slide_stain(
+    slide: Slide, tissue: TissueMask, *, method: str = "macenko", tiles: int = TILES, spec: FitSpec | None = None
+) -> Job[StainMatrix]:
+    """Estimate the stain of a slide: the median over tiles spread over its tissue, always the same ones.
+
+    Parameters
+    ----------
+    slide : Slide
+        With a known scale.
+    tissue : TissueMask
+    method : str
+        "macenko" or "vahadane".
+    tiles : int
+        Looked at at most.
+    spec : FitSpec, optional
+        Its white is replaced by the slide's own glass.
+
+    Returns
+    -------
+    StainMatrix
+
+    Raises
+    ------
+    SlideError
+        No tile of it shows two stains.
+    """
+    if method not in _FITS:
+        raise DataError(f"no stain of a slide by {method!r}", do=f"choose {' or '.join(_FITS)}")
+    fit, usual = _FITS[method]
+    grid, chosen = _spread_tiles(slide, tissue, tiles)
+    yield Stage("stain", "Looking at the stain", len(chosen), "tiles")
+    meter, now = Meter(len(chosen)), Throttle()
+    spec = replace(spec or usual, white=_white(slide, tissue))
+    found: list[StainFit] = []
+    for pixels in _read(slide, grid, chosen):
+        found.append(fit(import_torch().from_numpy(pixels), spec))
+        meter.done += len(pixels)
+        if now():
+            yield meter.progress()
+    matrix = _median(slide, found, spec.white, method)
+    if matrix.failed > matrix.tiles:
+        yield Warn(f"the stain was found in {matrix.tiles} of {matrix.tiles + matrix.failed} places only")
+    return matrix
+
+
+def _spread_tiles(slide: Slide, tissue: TissueMask, tiles: int) -> tuple[TileGrid, NDArray[np.int64]]:
+    """Return a grid over the tissue and some of its tiles, evenly spread over its order, which is the file's."""
+    mpp = max(MPP, slide.require_mpp())
+    grid = lay_grid(slide, tissue, GridSpec(TILE_PX, mpp, min_tissue=FULL_TISSUE))
+    if len(grid) == 0:
+        grid = lay_grid(slide, tissue, GridSpec(TILE_PX, mpp, min_tissue=SOME_TISSUE))
+    count = min(tiles, len(grid))
+    return grid, np.unique(np.linspace(0, len(grid) - 1, count).round().astype(np.int64))
+
+
+def _white(slide: Slide, tissue: TissueMask) -> Colour:
+    red, green, blue = (glass_colour(*overview(slide, tissue.mpp)) + 1).tolist()
+    return red, green, blue
+
+
+def _read(slide: Slide, grid: TileGrid, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """Yield tiles, neighbours together, damaged ones left out."""
+    for block in plan_blocks(grid, chosen):
+        tiles = read_block(slide, grid, block)
+        if not tiles.damaged.all():
+            yield tiles.pixels[~tiles.damaged]
+
+
+def _median(slide: Slide, found: list[StainFit], white: Colour, method: str) -> StainMatrix:
+    outcome = np.concatenate([fit.outcome.numpy() for fit in found]) if found else np.empty(0, np.int64)
+    fine = outcome == Outcome.FINE
+    if not fine.any():
+        raise SlideError(
+            "no place of its tissue shows two stains", file=slide.path, do="choose a slide with two stains, as H&E"
+        )
+    stains = np.median(np.concatenate([fit.stains.numpy() for fit in found])[fine], axis=0)
+    strength = np.median(np.concatenate([fit.strength.numpy() for fit in found])[fine], axis=0)
+    count = int(np.count_nonzero(fine))
+    return matrix_of(stains, strength.tolist(), list(white), method, count, len(fine) - count)
+
+
+def stained_levels(slide: Slide, source: StainMatrix, target: StainMatrix) -> list[Any]:
+    """Return the slide in another stain: one lazy dask array (h, w, 3) uint8 per level, chunked as `Slide.levels()`.
+
+    Parameters
+    ----------
+    slide : Slide
+    source : StainMatrix
+        The slide's own.
+    target : StainMatrix
+        What it shall look like.
+    """
+    from dask.base import tokenize
+
+    paint = Restainer(source, target)
+    return [
+        level.map_blocks(
+            paint,
+            dtype=np.uint8,
+            meta=np.empty((0, 0, 0), np.uint8),
+            name=f"stained-{tokenize(level.name, repr(paint))}",
+        )
+        for level in slide.levels()
+    ]
