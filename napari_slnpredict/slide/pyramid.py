@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,8 @@ VIRTUAL_TILE = 512
 DEAR_DEPTH = 3
 #: Reads on their way to a distant file system at once: it is waited for, not computed.
 FAR_READS = 8
+
+_Read = Callable[[int, int, int], Tile]
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class Pyramid:
         self.cache = cache.tenant()
         self.cache_key = self.cache.number
         self._patience = patience
+        # A thread of its own reads for a distant file system: what it decodes must last.
+        self._fleeting = source.tile if patience else getattr(source, "fleeting_tile", source.tile)
         # Each thread writes its own entries only: no lock.
         self._spent: dict[int, float] = {}
         self._begun: dict[int, float] = {}
@@ -157,7 +161,7 @@ class Pyramid:
         tile = self.cache.get(key, not passing)
         if tile is None:
             depth = self.levels[level].depth
-            tile = self._halved(*key) if depth else self._stored(*key)
+            tile = self._halved(*key) if depth else self._stored(*key, self.source.tile)
             common = Shelf.PASSING if passing else Shelf.COMMON
             self.cache.put(key, tile, Shelf.DEAR if depth >= DEAR_DEPTH else common)
         return tile
@@ -184,21 +188,21 @@ class Pyramid:
     def _threads(self, missing: int) -> int:
         return min(missing, FAR_READS if self._patience is not None else CORES)
 
-    def _stored(self, level: int, column: int, row: int) -> Tile:
+    def _stored(self, level: int, column: int, row: int, read: _Read) -> Tile:
         try:
             if self._patience is None:
-                return self._timed(level, column, row)
-            return self._patience.run(lambda: self._timed(level, column, row))
+                return self._timed(read, level, column, row)
+            return self._patience.run(lambda: self._timed(read, level, column, row))
         except TileFault as fault:
             self.faults[level, column, row] = str(fault)
             _, _, width, height = self.tile_box(level, column, row)
             return white_tile(height, width, str(fault))
 
-    def _timed(self, level: int, column: int, row: int) -> Tile:
+    def _timed(self, read: _Read, level: int, column: int, row: int) -> Tile:
         me, start = threading.get_ident(), time.perf_counter()
         self._begun[me] = start
         try:
-            return self.source.tile(level, column, row)
+            return read(level, column, row)
         finally:
             del self._begun[me]
             self._spent[me] = self._spent.get(me, 0.0) + time.perf_counter() - start
@@ -252,7 +256,7 @@ class Pyramid:
 
         def paste(place: tuple[int, int]) -> None:
             if passing and not shape.depth and canvas.covers(*place):
-                tile = self.cache.get((level, *place), False) or self._stored(level, *place)
+                tile = self.cache.get((level, *place), False) or self._stored(level, *place, self._fleeting)
             else:
                 tile = self.tile(level, *place, passing=passing)
             canvas.paste(tile, *place)

@@ -79,7 +79,7 @@ def over_white(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8], *, premultip
 class Source(Protocol):
     """A way to read one slide. Thread-safe; `tile` may be called from any thread.
 
-    A source may have `tile_rough` as `TileSource` has it; callers look for it and do without.
+    A source may have `fleeting_tile` and `tile_rough` as `TileSource` has them; callers look for them and do without.
     """
 
     reader: str
