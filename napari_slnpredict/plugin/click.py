@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .layers import AXES, ROLE_KEY, add_quietly, assert_gui_thread
 
 if TYPE_CHECKING:
+    from napari_slnpredict.foreign.places import Places
     from napari_slnpredict.slide.grid import TileGrid
 
 OUTLINE = "clicked tile"
@@ -101,10 +102,10 @@ class Outline:
         found = (layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == OUTLINE) if viewer else iter(())
         return next(found, None)
 
-    def show(self, grid: TileGrid, tile: int) -> None:
-        """Outline a tile."""
+    def show(self, grid: TileGrid | Places, corner: tuple[float, float]) -> None:
+        """Outline a tile's place, given by its corner (x, y in level-0 px)."""
         mpp = grid.slide_mpp
-        x, y = grid.locations[tile]
+        x, y = corner
         self._tile = ((x - 0.5) * mpp, (y - 0.5) * mpp, grid.size_level0 * mpp, mpp)
         self._draw()
 

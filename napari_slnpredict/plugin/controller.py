@@ -27,7 +27,7 @@ from .maps import MAP_LAYERS, Maps
 from .overview import Overview
 from .preferences import viewer_options, wish
 from .runs import Runs
-from .slides import Slides
+from .slides import Shown, Slides
 from .tissue_layer import TISSUE, TissueLayer
 from .view import Camera, prepare_canvas
 from .worker import Outcome, Worker
@@ -108,6 +108,7 @@ class Controller(QObject):
         self.runs.failed.connect(self.show_problem)
         self.runs.partial.connect(self._partial)
         self.runs.answered.connect(self._answered)
+        self.asks.partial.connect(self._peeked)
         self.tissue.edited.connect(self._tissue_edited)
         self.tissue.keep.connect(self._keep_edit)
 
@@ -201,8 +202,17 @@ class Controller(QObject):
                 self.tissue.show(event.data.mask, event.data.mpp, shown.slide.mpp)
         elif event.kind == "grid":
             self.maps.begin(event.data)
-        elif event.kind == "attention":
+        elif event.kind == "attention" and self.answered is None:
             self.maps.grow(event.data)
+        elif event.kind in ("ready", "so_far"):
+            self.asks.take(event)
+            if event.kind == "so_far" and shown is not None:
+                self.asks.ask_again(shown, None)
+
+    def _peeked(self, event: Partial) -> None:
+        """A click before any run has laid the tiles, or looked at one of them: the map begins."""
+        if event.kind in ("grid", "attention") and not self.runs.running:
+            self._partial(event)
 
     def _answered(self, answered: Answered) -> None:
         self.answered = answered
@@ -211,6 +221,7 @@ class Controller(QObject):
             self.maps.finish(answered.prediction, self.scales()[0] if self.scales() else "share")
         if shown is not None:
             self.asks.tell_strip(shown, answered)
+            self.asks.ask_again(shown, answered)
         self.answer_changed.emit()
 
     def scales(self) -> list[str]:
@@ -253,19 +264,32 @@ class Controller(QObject):
         if shown is None or not shown.slide.mpp:
             return
         half = shown.slide.mpp / 2
-        shares = self.maps.values if self.answered is None else None
-        self.asks.ask(shown, (x_um + half, y_um + half), self.maps.grid, self.answered, shares)
+        self._ask(shown, (x_um + half, y_um + half))
+
+    def _ask(self, shown: Shown, point_um: tuple[float, float]) -> None:
+        """Explain a place by the scores chosen under Map, else by the model.
+
+        Before any run the model is loaded and the tiles are laid for it.
+        """
+        if self.scores.ask(point_um):
+            return
+        asks, runs = self.asks, self.runs
+        if asks.peeked and asks.peeked != runs.model and asks.drop_peek():
+            self.maps.clear()
+        if asks.so_far is not None or self.answered is not None or runs.running:
+            asks.ask(shown, point_um, self.answered)
+        else:
+            make_job = runs.first_click(shown.slide, viewer_options(), self.tissue.edit(), point_um)
+            asks.ask_first(shown, point_um, runs.model, make_job, runs.threads() + runs.wait_for())
 
     def jump_to(self, tile: int) -> None:
         """Show a tile and explain it."""
         grid, shown = self.maps.grid, self.slides.current
         if grid is None or shown is None:
             return
-        x, y = grid.locations[tile] + grid.size_level0 / 2
-        self.camera.go_to(float(x), float(y), least_magnification=10)
-        self.asks.ask(
-            shown, (x * grid.slide_mpp, y * grid.slide_mpp), grid, self.answered, self.maps.values
-        )  # fmt: skip
+        x, y = (float(place) for place in grid.locations[tile] + grid.size_level0 / 2)
+        self.camera.go_to(x, y, least_magnification=10)
+        self._ask(shown, (x * grid.slide_mpp, y * grid.slide_mpp))
 
     def step_tile(self, step: int) -> None:
         """Show the next (+1) or previous (-1) tile by the map's values."""
@@ -316,6 +340,8 @@ class Controller(QObject):
             self.show_problem(words.problem_of(outcome.error, outcome.details))
 
     def _tissue_edited(self) -> None:
+        if self.answered is None and not self.runs.running and self.asks.drop_peek():
+            self.maps.clear()
         if self.answered is not None and self.note != TISSUE_EDITED:
             self.say(TISSUE_EDITED)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
+from napari_slnpredict.foreign.explain import ScoreAnswer
+
 from . import words
 from .asks import shown_class
 from .widgets import Fold, Words, faded
@@ -53,8 +55,15 @@ class HereSection(Fold):
         self.picture.setVisible(picture is not None)
         if picture is not None:
             self.picture.setPixmap(faded(picture, PICTURE))
-        prediction = self._controller.answered.prediction if self._controller.answered is not None else None
-        self.lines.say("\n".join(here_lines(answer, message, prediction)))
+        answered = self._controller.answered
+        prediction = None if answered is None else answered.prediction
+        if isinstance(answer, ScoreAnswer):
+            lines = words.score_lines(answer)
+        elif answer is not None and answer.tiles_so_far is not None:
+            lines = lines_so_far(answer, self._asks.so_far, prediction, running=self._controller.runs.running)
+        else:
+            lines = here_lines(answer, message, prediction)
+        self.lines.say("\n".join(lines))
         location = getattr(answer, "location", None)
         self.place.say(f"x {words.count(location[0])}, y {words.count(location[1])} px" if location else "")
 
@@ -62,16 +71,15 @@ class HereSection(Fold):
 def here_lines(answer: Any, message: str, prediction: Any) -> list[str]:
     """Return what is known of a place, a fact a line; what the model cannot tell is absent."""
     if answer is None or answer.tile is None:
-        return [message[:1].upper() + message[1:]] if message else []
+        return [sentence(message)] if message else []
     lines = []
     if answer.share is not None:
-        so_far = " so far" if answer.reason == "so far" else ""
-        lines.append(f"{words.three(answer.share)} × mean attention{so_far}")
+        lines.append(share_line(answer))
     if answer.rank and prediction is not None:
         lines.append(f"rank {words.count(answer.rank)} of {words.count(len(prediction.grid))}")
     if prediction is not None and answer.evidence is not None:
         column = shown_class(prediction)
-        lines.append(f"evidence {words.signed(float(answer.evidence[column]))} for {prediction.bundle.classes[column]}")
+        lines.append(evidence_line(answer, column, prediction.bundle.classes))
     if prediction is not None and answer.probabilities_without is not None:
         column = shown_class(prediction)
         whole = float(prediction.verdict.probabilities[column])
@@ -79,9 +87,52 @@ def here_lines(answer: Any, message: str, prediction: Any) -> list[str]:
         lines.append(f"without this tile: {change(whole, without)}")
     elif prediction is not None and not answer.reason and self_attention(prediction):
         lines.append("without this tile: being worked out…")
-    if answer.reason and answer.reason != "so far":
-        lines.append(answer.reason[:1].upper() + answer.reason[1:] + ".")
+    if answer.reason:
+        lines.append(sentence(answer.reason) + ".")
     return lines
+
+
+def lines_so_far(answer: Any, so_far: Any, prediction: Any, *, running: bool) -> list[str]:
+    """Return what is known of a place that was embedded on the spot: beside which tiles, and what is missing still."""
+    lines = []
+    if answer.share is not None:
+        lines.append(share_line(answer))
+    if answer.evidence is not None and so_far is not None:
+        lines.append(evidence_line(answer, class_so_far(answer, so_far), so_far.head.classes))
+    others = words.count(answer.tiles_so_far - 1)
+    if lines and answer.tile is None:
+        lines.append(f"if it were looked at beside the {others} others")
+    elif lines:
+        lines.append(f"so far, of {words.count(answer.tiles_so_far)} tiles looked at")
+    if answer.tissue is not None and not answer.reason:
+        lines.append(f"{answer.tissue:.0%} of it is tissue")
+    if answer.reason:
+        lines.append(sentence(answer.reason) + ".")
+    if prediction is None and not running:
+        lines.append("Press Run for the slide's answer.")
+    return lines
+
+
+def class_so_far(answer: Any, so_far: Any) -> int:
+    """Return the class evidence is told for before there is a verdict: the positive one, else the one it is for."""
+    positive = so_far.head.bundle.task.get("positive")
+    classes = list(so_far.head.classes)
+    return classes.index(positive) if positive in classes else int(answer.evidence.argmax())
+
+
+def share_line(answer: Any) -> str:
+    """Return the tile's attention."""
+    return f"{words.three(answer.share)} × mean attention"
+
+
+def evidence_line(answer: Any, column: int, classes: Any) -> str:
+    """Return what the tile says for a class."""
+    return f"evidence {words.signed(float(answer.evidence[column]))} for {classes[column]}"
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital letter."""
+    return text[:1].upper() + text[1:]
 
 
 def self_attention(prediction: Any) -> bool:

@@ -12,10 +12,21 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_slnpredict.events import Event, Partial, Progress, Stage, Warn
 
 from . import words
-from .jobs import ModelChoice, Options, WarmModel, folder_model_job, models_job, predict_job, ready_job
+from .jobs import (
+    ModelChoice,
+    Options,
+    WarmModel,
+    first_click_job,
+    folder_model_job,
+    models_job,
+    predict_job,
+    ready_job,
+)
 from .worker import Outcome, Worker
 
 if TYPE_CHECKING:
+    from napari_slnpredict.events import Job
+
     from .edits import TissueEdit
     from .slides import Shown
 
@@ -149,6 +160,15 @@ class Runs(QObject):
         worker.start()
         self.changed.emit()
         return True
+
+    def first_click(
+        self, slide: Any, options: Options, edit: TissueEdit | None, point_um: tuple[float, float]
+    ) -> Callable[[], Job[Any]]:
+        """Return what makes the job of a click before any run: with the model that Run would use, loaded once."""
+        model, warm = self.model, self._warm
+        if not self.ready_for(model):
+            self.make_ready(options)
+        return lambda: first_click_job(slide, model, options, warm, edit, point_um)
 
     def stop(self) -> None:
         """Stop after the step in hand; the end is shown."""

@@ -136,6 +136,7 @@ def fake_world(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(runs, "models_job", models_job)
     monkeypatch.setattr(runs, "ready_job", ready_job)
     monkeypatch.setattr(runs, "predict_job", lambda *args: world.run(*args))
+    monkeypatch.setattr(runs, "first_click_job", lambda *args: world.run.first_click(*args))
     return world
 
 
@@ -150,5 +151,6 @@ def opened(make_viewer: Callable[..., Any], fake_world: Any, wait: Callable[...,
     viewer = make_viewer()
     launch.open_viewer(["fake.svs"], viewer=viewer)
     controller = controller_for(viewer)
-    wait(lambda: controller.slides.current is not None)
+    wait(lambda: controller.slides.current is not None or controller.problem is not None)
+    assert controller.problem is None, f"{controller.problem.text}\n{controller.problem.details}"
     return SimpleNamespace(viewer=viewer, controller=controller, dock=launch.add_dock(viewer), world=fake_world)

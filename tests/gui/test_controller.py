@@ -173,12 +173,6 @@ def test_click_on_tissue_and_on_background(opened: Any, wait: Any, monkeypatch: 
     assert role(opened.viewer, "clicked tile") is None
 
 
-def test_click_before_any_run_says_so(opened: Any) -> None:
-    """A click without a prediction would be a bag of one, or silence."""
-    opened.controller.ask_at(500.0, 500.0)
-    assert "press Run" in opened.dock.here.lines.said
-
-
 def test_mouse_click_asks_and_a_drag_does_not(opened: Any, monkeypatch: Any) -> None:
     """Panning would ask questions, or clicks would not."""
     asked: list[tuple[float, float]] = []

@@ -76,11 +76,13 @@ def test_the_whole_way(real: Any, wait: Any, tmp_path: Path) -> None:
     # A place looked at before the stop, and one not looked at yet.
     grid, values = controller.maps.grid, controller.maps.values
     seen, unseen = int(np.flatnonzero(np.isfinite(values))[0]), int(np.flatnonzero(np.isnan(values))[-1])
-    controller.ask_at(*to_world(grid, seen))
-    wait(lambda: controller.asks.message == "so far")
-    assert "so far" in dock.here.lines.said
-    controller.ask_at(*to_world(grid, unseen))
-    wait(lambda: controller.asks.message == "not looked at yet")
+    for tile in (seen, unseen):
+        controller.ask_at(*to_world(grid, tile))
+        wait(lambda: controller.asks.here is not None and controller.asks.here.tile == tile)  # noqa: B023
+        assert controller.asks.here.share > 0
+        assert "so far, of" in dock.here.lines.said
+        assert "Press Run" in dock.here.lines.said
+    wait(lambda: np.isfinite(controller.maps.values[unseen]))
     # Run again: it continues.
     controller.run()
     wait(lambda: controller.answered is not None, seconds=240)
