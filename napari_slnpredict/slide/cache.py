@@ -49,6 +49,7 @@ class TileCache:
         self._limit = limit
         self._shelves: dict[Shelf, OrderedDict[_Key, Tile]] = {shelf: OrderedDict() for shelf in Shelf}
         self._used = dict.fromkeys(Shelf, 0)
+        self._total = 0
         #: Tenant -> key -> shelf. Only who is listed may put: a read that outlasts its slide leaves nothing.
         self._places: dict[int, dict[Hashable, Shelf]] = {}
         self._numbers = itertools.count()
@@ -76,7 +77,7 @@ class TileCache:
     @property
     def used(self) -> int:
         """Bytes held."""
-        return sum(self._used.values())
+        return self._total
 
     def get(self, number: int, key: Hashable, touch: bool) -> Tile | None:
         """Return a tenant's tile; `touch` marks it used and takes it off the shelf of passing tiles."""
@@ -100,6 +101,9 @@ class TileCache:
 
     def put(self, number: int, key: Hashable, tile: Tile, shelf: Shelf) -> None:
         """Keep a tenant's tile; one larger than the bound is not kept, nor one of a tenant that has left."""
+        cost = _cost(tile)
+        if cost > self._limit:
+            return
         with self._lock:
             while self._abandoned:
                 self._remove(self._abandoned.popleft())
@@ -108,8 +112,10 @@ class TileCache:
                 return
             places[key] = shelf
             self._shelves[shelf][number, key] = tile
-            self._used[shelf] += _cost(tile)
-            self._shrink()
+            self._used[shelf] += cost
+            self._total += cost
+            if self._total > self._limit:
+                self._shrink()
 
     def leave(self, number: int) -> None:
         """Forget a tenant and all its tiles."""
@@ -122,16 +128,21 @@ class TileCache:
 
     def _remove(self, number: int) -> None:
         for key, shelf in self._places.pop(number, {}).items():
-            self._used[shelf] -= _cost(self._shelves[shelf].pop((number, key)))
+            self._count_out(shelf, self._shelves[shelf].pop((number, key)))
+
+    def _count_out(self, shelf: Shelf, tile: Tile) -> None:
+        cost = _cost(tile)
+        self._used[shelf] -= cost
+        self._total -= cost
 
     def _shrink(self) -> None:
-        while sum(self._used.values()) > self._limit:
+        while self._total > self._limit:
             shelf = next((s for s in Shelf if self._used[s] > SHARES[s] * self._limit), None)
             if shelf is None:  # a bound of so few bytes that rounding decides
                 shelf = max(Shelf, key=lambda s: self._used[s])
             (number, key), tile = self._shelves[shelf].popitem(last=False)
             del self._places[number][key]
-            self._used[shelf] -= _cost(tile)
+            self._count_out(shelf, tile)
 
 
 class Tenant:

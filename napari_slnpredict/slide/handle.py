@@ -74,17 +74,19 @@ class SlideFile:
             self._users += 1
         start = time.perf_counter()
         try:
-            return self._read(offset, length)
+            return self._read(offset, length) if self._seeking is None else self._seek_and_read(offset, length)
         finally:
             self._release(time.perf_counter() - start)
 
     def _read(self, offset: int, length: int) -> bytes:
-        if self._seeking is None:
-            data = os.pread(self._descriptor, length, offset)
-            # A signal or a network share may give less than asked although there is more.
-            while len(data) < length and (more := os.pread(self._descriptor, length - len(data), offset + len(data))):
-                data += more
-            return data
+        data = os.pread(self._descriptor, length, offset)
+        # A signal or a network share may give less than asked although there is more.
+        while len(data) < length and (more := os.pread(self._descriptor, length - len(data), offset + len(data))):
+            data += more
+        return data
+
+    def _seek_and_read(self, offset: int, length: int) -> bytes:
+        assert self._seeking is not None
         with self._seeking:
             os.lseek(self._descriptor, offset, os.SEEK_SET)
             return b"".join(iter(_Remaining(self._descriptor, length), b""))

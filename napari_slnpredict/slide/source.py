@@ -42,8 +42,8 @@ class Tile:
     @property
     def nbytes(self) -> int:
         """Bytes held; a white tile is one pixel repeated by its strides and holds next to none."""
-        arrays = (self.pixels,) if self.valid is None else (self.pixels, self.valid)
-        return sum(array.nbytes for array in arrays if any(array.strides))
+        held = self.pixels.nbytes if any(self.pixels.strides) else 0
+        return held if self.valid is None or not any(self.valid.strides) else held + self.valid.nbytes
 
 
 def white_tile(height: int, width: int, fault: str = "") -> Tile:
