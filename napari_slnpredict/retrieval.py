@@ -24,7 +24,7 @@ from napari_slnpredict.bundles.weights import map_tensors
 from napari_slnpredict.encode.descriptor import Projection, describe
 from napari_slnpredict.encode.features import Bag
 from napari_slnpredict.errors import BundleMismatch, DataError
-from napari_slnpredict.files import write_file
+from napari_slnpredict.files import digest_bytes, write_file
 from napari_slnpredict.torch_door import import_torch
 
 FORMAT = "napari-slnpredict index page 1"
@@ -48,6 +48,7 @@ class Page:
     slide_path : str
         From the index's folder; "" where it shall not be known.
     encoder, encoder_digest, precision : str
+        The digest covers the encoder and what makes descriptors of its features.
     tile_px : int
     mpp : float
         Of the tiles, um/px.
@@ -120,8 +121,9 @@ def page_of(
     kept = bag.kept
     exact = describe(bag.features[kept], projection)
     grid = bag.grid
+    digest = bag.encoder_digest if projection is None else digest_bytes(bag.encoder_digest, projection.digest)
     return Page(
-        grid.slide_id, content_id, patient, label, slide_path, bag.encoder_name, bag.encoder_digest, bag.precision,
+        grid.slide_id, content_id, patient, label, slide_path, bag.encoder_name, digest, bag.precision,
         grid.spec.tile_px, grid.spec.mpp, grid.size_level0, grid.locations[kept], exact.astype(np.float16), exact,
     )  # fmt: skip
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from napari_slnpredict.files import digest_bytes
 
 #: Rows turned into descriptors at a time: a slide's features may be mapped from disk.
 _BLOCK = 8192
@@ -24,6 +27,11 @@ class Projection:
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its numbers."""
+        return digest_bytes(np.ascontiguousarray(self.weight).tobytes(), np.ascontiguousarray(self.bias).tobytes())
 
 
 def describe(features: NDArray[Any], projection: Projection | None = None) -> NDArray[np.float32]:

@@ -9,13 +9,16 @@ thickness and focus more than by tissue.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_slnpredict.errors import DataError
 from napari_slnpredict.torch_door import import_torch
+
+from .augment import ViewSpec, views
+from .method import Batch, Loss, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,6 +153,12 @@ class PairPlanner:
             first[at], second[at] = anchor, rng.choice(choices)
         return Pairs(first, second, far, without_far=lacking[1], without_near=lacking[0])
 
+    def is_far(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether pairs of rows, (b, 2), are far ones."""
+        apart = self._table.centre_um[rows[:, 0]] - self._table.centre_um[rows[:, 1]]
+        far: NDArray[np.bool_] = np.hypot(apart[:, 0], apart[:, 1]) >= self._spec.far_um
+        return far
+
     def _anchor(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], np.int64]:
         rows = self._rows[rng.integers(len(self._rows))]
         return rows, rows[rng.integers(len(rows))]
@@ -184,3 +193,58 @@ def near_far(descriptors: NDArray[np.float32], pairs: Pairs) -> tuple[float, flo
     distance = np.linalg.norm(descriptors[pairs.first] - descriptors[pairs.second], axis=1)
     near = float(distance[~pairs.far].mean())
     return float(auc(pairs.far, distance)), float(distance[pairs.far].mean()) / max(near, 1e-12)
+
+
+@dataclass(frozen=True)
+class SimilaritySettings(Schedule):
+    """Settings of `Similarity`."""
+
+    near_um: float = option(450.0, "Tiles this close on one piece of tissue are alike", "um")
+    far_um: float = option(1700.0, "Tiles at least this far apart on one slide are not", "um")
+    margin: float = option(1.0, "Distance beyond which far tiles are left alone; unit vectors lie at most 2 apart")
+    descriptor: int = option(128, "Length of a descriptor")
+    stain: float = option(0.1, "How far views change the amount of each dye, as a share")
+
+
+class Similarity:
+    """Siamese descriptors: near tiles alike, far tiles apart."""
+
+    name: ClassVar[str] = "similarity"
+
+    def __init__(self, settings: SimilaritySettings | None = None) -> None:
+        self.settings: SimilaritySettings = settings or SimilaritySettings()
+        self._views = ViewSpec(crop=(1.0, 1.0), stain=self.settings.stain, blur_px=0.5)
+
+    def prepare(self, table: TileTable, tile_um: float) -> None:
+        """Refuse tissue that has no near and far pairs."""
+        s = self.settings
+        self._planner = PairPlanner(table, PairSpec(s.near_um, s.far_um), tile_um)
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """Return the pairs of a step, (b, 2)."""
+        pairs = self._planner.draw(self.settings.batch, self.settings.seed, step)
+        return np.stack([pairs.first, pairs.second], axis=1)
+
+    def heads(self, width: int) -> Any:
+        """Return the layer from features to descriptors; it is kept."""
+        return import_torch().nn.Linear(width, self.settings.descriptor)
+
+    def views(self, batch: Batch) -> Tensor:
+        """Return each tile turned, mirrored and stained a little differently, (2 b, 3, p, p)."""
+        return views(batch.tiles, self._views, batch.rng)
+
+    def loss(self, features: Tensor, out: Any, batch: Batch) -> Loss:
+        """Return the margin loss; which pairs are far follows from where their tiles lie."""
+        torch = import_torch()
+        unit = torch.nn.functional.normalize(out.float(), dim=1)
+        first, second = unit.chunk(2)
+        far = torch.from_numpy(self._planner.is_far(batch.rows)).to(unit.device)
+        total = margin_loss(first, second, far, self.settings.margin)
+        apart = (first - second).detach().norm(dim=1)
+        figures = {"pairs": float(total.detach())}
+        figures |= {name: float(apart[rows].mean()) for name, rows in (("near", ~far), ("far", far)) if rows.any()}
+        return Loss(total, figures, unit, apart[far])
+
+    def kept(self, heads: Any) -> dict[str, Any]:
+        """Return the layer that makes descriptors of features."""
+        return {"descriptor.weight": heads.weight, "descriptor.bias": heads.bias}

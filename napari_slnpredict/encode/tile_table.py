@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,3 +62,22 @@ class TileTable:
     def patients(self) -> tuple[str, ...]:
         """The patients that are named."""
         return tuple(sorted({facts.patient for facts in self.slides if facts.patient}))
+
+
+class TileData(Protocol):
+    """Tiles to train on, wherever they come from."""
+
+    @property
+    def table(self) -> TileTable:
+        """What may be drawn."""
+
+    @property
+    def tile_px(self) -> int:
+        """Side of a tile, px."""
+
+    @property
+    def mpp(self) -> float | None:
+        """Resolution, um/px; None where nobody said."""
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return tiles (k, p, p, 3); may be called from several threads."""
