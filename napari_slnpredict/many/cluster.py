@@ -43,7 +43,7 @@ MOST_DEATHS = 2
 SEAL_SECONDS = 60.0
 #: Several of these a second would keep a scheduler busy for nothing.
 LOOK_SECONDS = 1.0
-CONNECT_SECONDS = 15
+CONNECT_SECONDS = 10
 
 
 def parse_address(text: str) -> int | str:

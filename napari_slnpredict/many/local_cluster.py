@@ -21,6 +21,7 @@ def local_cluster(count: int) -> Iterator[Any]:
     Dask runs whatever a client sends, so the connections are encrypted with keys that exist in memory only: nobody
     else on this machine can send work. A GPU goes to one worker each, as far as there are GPUs.
     """
+    import dask
     from distributed import Nanny, Scheduler, SpecCluster
     from distributed.security import Security
 
@@ -36,7 +37,7 @@ def local_cluster(count: int) -> Iterator[Any]:
         "nthreads": 1,
         "memory_limit": memory_bytes() // count,
         "silence_logs": logging.CRITICAL,
-        "preload": ["napari_slnpredict.many.cluster_worker"],
+        "preload": ["napari_slnpredict.many.cluster_worker", *dask.config.get("distributed.worker.preload")],
     }
     workers = {
         index: {"cls": Nanny, "options": {**worker, "name": index, "env": environment}}
