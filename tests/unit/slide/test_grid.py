@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from napari_slnpredict.slide.grid import GridSpec, TileGrid, lay_grid, map_tiles, tile_at, tiles_in
+from napari_slnpredict.slide.grid import (
+    GridSpec,
+    TileGrid,
+    cell_at,
+    lay_grid,
+    map_tiles,
+    tile_at,
+    tiles_in,
+    tissue_in,
+)
 from napari_slnpredict.slide.tissue import TissueMask, tissue_from_mask
 
 from .fakes import ArraySlide
@@ -194,3 +203,32 @@ def test_grid_over_a_fake_slide_equals_one_over_an_extent() -> None:
     one: TileGrid = lay_grid(array, mask_for(extent), GridSpec(64, 1.0))  # type: ignore[arg-type]
     other = lay_grid(extent, mask_for(extent), GridSpec(64, 1.0))  # type: ignore[arg-type]
     assert one.digest == other.digest
+
+
+def test_a_cell_is_found_whether_it_has_a_tile_or_not() -> None:
+    """A click beside the tiles would be told about another place."""
+    grid = TileGrid(
+        GridSpec(64, 1.0), "a", 0.5, (1000, 700), 128.0, np.array([[128, 128]]), np.ones(1, np.float32),
+        np.ones(1, np.int32), np.array([[1, 1]], np.int32), (6, 8),
+    )  # fmt: skip
+    for x, y in ((0, 0), (127, 5), (500, 300), (999, 699)):
+        corner = cell_at(grid, x, y)
+        assert corner is not None
+        assert corner[0] % 128 == corner[1] % 128 == 0
+        assert 0 <= x - corner[0] <= 128
+        assert 0 <= y - corner[1] <= 128
+    assert cell_at(grid, 130, 250) == (128, 128)
+    for x, y in ((-1, 5), (5, -1), (1000, 5), (5, 700), (float("nan"), 5)):
+        assert cell_at(grid, x, y) is None
+
+
+def test_tissue_of_any_place_is_that_of_the_grid() -> None:
+    """The share told for a place would not be the one that decided about its tile."""
+    rng = np.random.default_rng(0)
+    tissue = tissue_from_mask(rng.random((80, 100)) > 0.5, 8.0)
+    grid = lay_grid(Extent(1600, 1280, 0.5), tissue, GridSpec(100, 1.0))  # type: ignore[arg-type]
+    assert len(grid) > 20
+    for tile in range(len(grid)):
+        corner = (int(grid.locations[tile, 0]), int(grid.locations[tile, 1]))
+        assert tissue_in(tissue, grid, corner) == pytest.approx(float(grid.tissue[tile]), abs=1e-6)
+    assert tissue_in(tissue, grid, (5000, 5000)) == 0
