@@ -209,9 +209,13 @@ class Beside(QObject):
             self.show_dock(second=watched is second)
         elif event.type() == QEvent.Type.Close:
             self._closing_window = True
-        elif event.type() == QEvent.Type.Hide and self._closing_window and self.panel is not None:
+        elif self._closes(event) and self.panel is not None:
             self.panel.leave()
         return False
+
+    def _closes(self, event: QEvent) -> bool:
+        """Whether the window goes: hidden after a close, not minimised after a cancelled one."""
+        return event.type() == QEvent.Type.Hide and self._closing_window and not event.spontaneous()
 
     def show_dock(self, *, second: bool) -> None:
         """Bring one side's dock to the front."""

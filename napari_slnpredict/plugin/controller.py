@@ -16,16 +16,19 @@ from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_slnpredict.events import Partial
 
-from . import keys, measure, words
+from . import keys, words
 from .asks import Asks
 from .beside import Beside
 from .click import OUTLINE, ClickMode
 from .edits import TissueEdit
 from .jobs import Answered, save_edit_job, save_job, tissue_job
+from .label import SlideLabel
 from .layers import ROLE_KEY, assert_gui_thread
 from .maps import MAP_LAYERS, Maps
+from .measure import Measure
 from .overview import Overview
 from .preferences import viewer_options, wish
+from .remember import Memory
 from .runs import Runs
 from .slides import Shown, Slides
 from .tissue_layer import TISSUE, TissueLayer
@@ -73,6 +76,7 @@ class Controller(QObject):
     problem_changed = Signal()
     click_mode_changed = Signal()
     answer_changed = Signal()
+    camera_moved = Signal()
 
     def __init__(self, viewer: Any, beside: Beside | None = None) -> None:
         super().__init__(viewer.window._qt_window)
@@ -89,6 +93,9 @@ class Controller(QObject):
         self.asks = Asks(viewer, self)
         self.click_mode = ClickMode(viewer, self.ask_at)
         self.overview = Overview(viewer, self.camera)
+        self.measure = Measure(viewer, self)
+        self.label = SlideLabel(self)
+        self.memory = Memory(self)
         self.runs = Runs(self, self._note_task)
         self.tissue = TissueLayer(viewer, self)
         self.slides = Slides(viewer, self)
@@ -103,7 +110,9 @@ class Controller(QObject):
         self.runs.look_for_models(viewer_options())
 
     def _connect(self) -> None:
+        self.camera.on_moved = self.camera_moved.emit
         self.slides.changed.connect(self._slide_changed)
+        self.label.failed.connect(self.show_problem)
         self.slides.failed.connect(self.show_problem)
         self.runs.failed.connect(self.show_problem)
         self.runs.partial.connect(self._partial)
@@ -152,17 +161,21 @@ class Controller(QObject):
         self.runs.line = ""
         self.asks.clear()
         self.maps.clear()
+        self.label.clear()
+        self.memory.keep_now()
         shown, viewer = self.slides.current, self.viewer
         if viewer is None:
             return
         if shown is None:
             self.camera.show(None)
             self.overview.show(None)
+            self.measure.show(None)
         else:
             prepare_canvas(viewer, shown.opened.paper if wish("view", "paper_background", True) else (1.0, 1.0, 1.0))
             self.camera.show(shown.slide)
             self.overview.show(shown.opened.overview, shown.slide.dimensions)
             self.camera.fit()
+            self.note = self.memory.come_back(shown)
             viewer.title = f"{shown.slide.slide_id} · SLN Predict"
             edit = shown.opened.tissue_edit
             if edit is not None:
@@ -318,11 +331,6 @@ class Controller(QObject):
             for layer in wanted:
                 layer.visible = True
             self._hidden = []
-
-    def measure(self) -> None:
-        """Draw lines with their length."""
-        if self.viewer is not None:
-            measure.start_measuring(self.viewer)
 
     def edit_tissue(self) -> None:
         """Give the user a brush on the tissue layer; found first when there is none."""

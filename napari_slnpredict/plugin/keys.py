@@ -62,7 +62,7 @@ KEYS: tuple[Key, ...] = (
         for number, times in enumerate(MAGNIFICATIONS, start=1)
     ),
     Key("Alt+0", "fit the slide", lambda controller: controller.camera.fit()),
-    Key("Alt+M", "measure in µm", lambda controller: controller.measure()),
+    Key("Alt+M", "measure in µm, on or off", lambda controller: controller.measure.switch(not controller.measure.on)),
     Key("Alt+B", "a second view beside, or close it", lambda controller: controller.beside.toggle()),
     Key("Alt+K", "link or unlink the two views", _switch_link),
     Key("Alt+E", "edit the tissue (brush; the next run respects it)", lambda controller: controller.edit_tissue()),

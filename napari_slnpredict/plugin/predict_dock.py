@@ -23,6 +23,7 @@ from .controller import Controller, controller_for
 from .here_section import HereSection
 from .map_section import MapSection
 from .start_section import ModelRows, ProblemRow, RunRows, SlideRows
+from .view_section import ViewRows
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
@@ -37,6 +38,9 @@ QPushButton#slnRun:disabled { background: QUIET_GROUND; color: QUIET; }
 QLabel[quiet="true"] { color: QUIET; }
 QPushButton#slnFold { background: none; border: none; text-align: left; font-weight: bold; padding: 2px 0px; }
 QPushButton#slnFold:focus { border: 1px solid #7fc4ff; }
+QToolButton[small="true"] { padding: 3px 1px; border: 1px solid QUIET_GROUND; border-radius: 2px; }
+QToolButton[small="true"]:checked { background: #0a66b0; color: white; }
+QToolButton[small="true"]:focus { border: 1px solid #7fc4ff; }
 QFrame#slnLine { background: QUIET_GROUND; border: none; max-height: 1px; min-height: 1px; }
 QToolButton[tile="true"] { padding: 0px; border: 1px solid QUIET_GROUND; }
 QToolButton[tile="true"]:focus { border: 2px solid #7fc4ff; }
@@ -70,6 +74,7 @@ class PredictDock(QScrollArea):
         layout.setContentsMargins(10, 8, 10, 8)
         layout.setSpacing(6)
         self.slide = SlideRows(self.controller)
+        self.view = ViewRows(self.controller)
         self.model = ModelRows(self.controller)
         self.run = RunRows(self.controller)
         self.problem = ProblemRow(self.controller)
@@ -78,7 +83,7 @@ class PredictDock(QScrollArea):
         self.here = HereSection(self.controller)
         self.ends = EndRow(self.controller)
         sections = (
-            self.slide, self.model, self.run, self.problem, self.answer, self.map, self.here, self.ends,
+            self.slide, self.view, self.model, self.run, self.problem, self.answer, self.map, self.here, self.ends,
         )  # fmt: skip
         for section in sections:
             layout.addWidget(section)

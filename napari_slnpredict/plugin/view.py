@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import words
+from .last_view import LastView
 
 if TYPE_CHECKING:
     from napari_slnpredict.slide.grid import TileGrid
@@ -91,6 +93,7 @@ class Camera:
         self._mpp: float | None = None
         self._pixel: float | None = None  # a level-0 px in the world: um, or 1 where the slide has no scale
         self._fitted: tuple[float, ...] = ()  # where the camera stood after the last fit
+        self.on_moved: Callable[[], None] = lambda: None
         camera, canvas = viewer.scene.camera, viewer.canvas
         for event in (camera.events.zoom, camera.events.center):
             event.connect(self._moved)
@@ -121,10 +124,32 @@ class Camera:
         x, y = x / pixel + 0.5, y / pixel + 0.5  # world 0 is the middle of pixel 0
         return Rectangle(x - half_w, y - half_h, x + half_w, y + half_h)
 
-    def magnify(self, times: float) -> None:
-        """Show the slide as an objective of that magnification would."""
+    @property
+    def magnification(self) -> float | None:
+        """What the screen shows, as an objective's magnification; None without a slide or its scale."""
+        return UM_PER_PX_AT_1X / self.um_per_screen_px if self._mpp else None
+
+    def stand(self) -> LastView | None:
+        """Return what is on the screen, to come back to; None without a slide."""
+        view, viewer = self.rectangle(), self._viewer()
+        if view is None or viewer is None or self._pixel is None:
+            return None
+        x, y = view.centre
+        fitted = bool(self._fitted) and self._fitted == self._stand(viewer)
+        return LastView(x, y, 1.0 / viewer.scene.camera.zoom / self._pixel, fitted)
+
+    def restore(self, last: LastView) -> None:
+        """Show what was on the screen the last time."""
         viewer = self._viewer()
-        if viewer is not None:
+        if viewer is None or self._pixel is None:
+            return
+        viewer.scene.camera.zoom = 1.0 / (last.px_per_screen_px * self._pixel)
+        self.go_to(last.x, last.y)
+
+    def magnify(self, times: float) -> None:
+        """Show the slide as an objective of that magnification would; without a scale there is none."""
+        viewer = self._viewer()
+        if viewer is not None and self._mpp:
             viewer.scene.camera.zoom = times / UM_PER_PX_AT_1X
 
     def fit(self) -> None:
@@ -159,6 +184,7 @@ class Camera:
         viewer = self._viewer()
         if viewer is None:
             return
+        self.on_moved()
         text = viewer.canvas.overlays.text
         text.text = words.magnification(self.um_per_screen_px) if self._mpp else GLYPHS
         text.opacity = 1.0 if self._mpp else 0.0

@@ -329,12 +329,13 @@ def test_run_twice_waits_for_the_first_thread(opened: Any, wait: Any) -> None:
 
 def test_measuring_in_um(opened: Any) -> None:
     """A length would be told in pixels."""
-    opened.controller.measure()
+    opened.controller.measure.switch(True)
     layer = role(opened.viewer, "measure")
     assert layer.mode == "add_line"
     layer.add_lines(np.array([[100.0, 100.0], [100.0, 350.0]]))
     assert list(layer.features["length"]) == ["250 µm"]
-    opened.controller.measure()
+    opened.controller.measure.switch(False)
+    opened.controller.measure.switch(True)
     assert sum(each.metadata.get(ROLE_KEY) == "measure" for each in opened.viewer.layers) == 1
 
 
