@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from napari_slnpredict.torch_door import import_torch
 
-from .matrix import FitSpec, Outcome
+from .matrix import GLASS, TISSUE, FitSpec, Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 #: Pixels that let through less than this in every channel are black (scan edge, fold, ink), not stained: density.
-BLACK = 2.3
+BLACK = 3.0
 #: torch's quantile takes at most so many numbers at once (16 million; half of that leaves room for its copies).
 QUANTILE_NUMBERS = 8_000_000
 #: Pixels looked at together on a CPU: enough to share the work among cores, few enough for memory (150 MB).
@@ -90,7 +90,8 @@ def densities(tiles: Tensor, spec: FitSpec) -> Densities:
     """Return optical densities and tissue of every `spec.every`-th pixel."""
     torch = import_torch()
     values = light(tiles[:, :: spec.every, :: spec.every])
-    finite = torch.isfinite(values).flatten(1).all(dim=1) if tiles.dtype.is_floating_point else None
+    # The whole tile is asked, not every so many pixels: one NaN that is not looked at would still be painted.
+    finite = torch.isfinite(tiles).flatten(1).all(dim=1) if tiles.dtype.is_floating_point else None
     if finite is not None:
         values = values.nan_to_num(nan=255.0, posinf=255.0, neginf=0.0).clamp(0, 255)
     white = torch.tensor(spec.white, dtype=torch.float32, device=tiles.device)
@@ -102,6 +103,12 @@ def densities(tiles: Tensor, spec: FitSpec) -> Densities:
     if finite is not None:
         outcome = torch.where(finite, outcome, int(Outcome.NOT_FINITE))
     return Densities(od, tissue | (outcome != Outcome.FINE)[:, None], outcome)
+
+
+def tissue_weight(od: Tensor) -> Tensor:
+    """Return 0 on glass, 1 on tissue, between in between: densities (b, 3, m) to (b, 1, m)."""
+    weight: Tensor = ((od.mean(dim=1, keepdim=True) - GLASS) / (TISSUE - GLASS)).clamp(0, 1)
+    return weight
 
 
 def percentiles(values: Tensor, mask: Tensor, wanted: tuple[float, ...]) -> Tensor:
@@ -121,8 +128,10 @@ def percentiles(values: Tensor, mask: Tensor, wanted: tuple[float, ...]) -> Tens
     torch = import_torch()
     share = torch.tensor(wanted, dtype=torch.float32, device=values.device) / 100
     hidden = values.masked_fill(~mask, float("nan"))
+    if values.numel() == 0:  # which torch's quantile refuses
+        return values.new_full((len(wanted), len(values)), float("nan"))
     rows = max(1, QUANTILE_NUMBERS // max(1, values.shape[1]))
-    starts = range(0, max(1, len(hidden)), rows)
+    starts = range(0, len(hidden), rows)
     parts = [torch.nanquantile(hidden[k : k + rows], share, dim=1) for k in starts]
     found: Tensor = torch.cat(parts, dim=1)
     return found

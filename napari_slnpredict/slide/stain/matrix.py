@@ -33,6 +33,8 @@ WHITE = 240.0
 WEAKEST = 0.05
 #: Amounts are multiplied by at most this, and by no less than one over it: beyond, noise is made visible, not tissue.
 MOST_GAIN = 5.0
+#: Mean density up to which a pixel is glass and stays as it is, and from which it is tissue; blended between.
+GLASS, TISSUE = 0.04, 0.12
 
 
 class Outcome(IntEnum):
@@ -136,12 +138,9 @@ class StainFit:
     def take(self, indices: Tensor | list[int]) -> StainFit:
         """Return the fit of some tiles; of one tile it is a target for any number."""
         torch = import_torch()
-        chosen = torch.as_tensor(indices, device=self.outcome.device).reshape(-1)
-        return StainFit(*(part[chosen] for part in (self.stains, self.strength, self.white, *self._marks)))
-
-    @property
-    def _marks(self) -> tuple[Tensor, Tensor]:
-        return self.outcome, self.borrowed
+        chosen = torch.as_tensor(indices, device=self.outcome.device, dtype=torch.int64).reshape(-1)
+        parts = (self.stains, self.strength, self.white, self.outcome, self.borrowed)
+        return StainFit(*(part[chosen] for part in parts))
 
     def or_else(self, slide: StainMatrix) -> StainFit:
         """Return the fit with the slide's own stains for tiles without an estimate; `outcome` still says which."""
@@ -189,7 +188,7 @@ class ColourFit:
     def take(self, indices: Tensor | list[int]) -> ColourFit:
         """Return the fit of some tiles; of one tile it is a target for any number."""
         torch = import_torch()
-        chosen = torch.as_tensor(indices, device=self.outcome.device).reshape(-1)
+        chosen = torch.as_tensor(indices, device=self.outcome.device, dtype=torch.int64).reshape(-1)
         return ColourFit(self.mean[chosen], self.deviation[chosen], self.outcome[chosen])
 
 

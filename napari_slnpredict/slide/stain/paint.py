@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .matrix import MOST_GAIN, StainMatrix
+from .matrix import GLASS, MOST_GAIN, TISSUE, StainMatrix
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +79,8 @@ class Mixture:
         stained += (self.unmix @ np.log(self.white))[:, None]
         if self.clamp:
             np.maximum(stained, 0, out=stained)
+        if self.keep:
+            stained *= self._tissue(log)
         np.matmul(-self.mix, stained, out=added)
         new = np.log(self.new_white) - self.offset
         if self.keep:
@@ -92,6 +94,16 @@ class Mixture:
             added *= 1 / 255
         for channel in range(3):  # a plane at a time is three times as fast as the transposed whole
             np.copyto(into[:, channel], added[channel], casting="unsafe")
+
+    def _tissue(self, log: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return 0 on glass, 1 on tissue, (n,) float32."""
+        weight = log[0] + log[1]
+        weight += log[2]
+        step = 1 / (TISSUE - GLASS)
+        weight *= -step / 3
+        weight += np.float32((float(np.log(self.white).mean()) - GLASS) * step)
+        clipped: NDArray[np.float32] = np.clip(weight, 0, 1, out=weight)
+        return clipped
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from napari_slnpredict.torch_door import import_torch
 
-from .density import densities, in_pieces, light, masked_mean, to_tiles
-from .matrix import ColourFit, FitSpec, Outcome
+from .density import densities, in_pieces, light, masked_mean, tissue_weight, to_tiles
+from .matrix import WHITE, ColourFit, FitSpec, Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +22,6 @@ TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019
 WHITE_XYZ = (0.95047, 1.0, 1.08883)
 #: Deviation below which a channel is taken for this, and all three together for one colour, CIELAB units.
 LEAST_DEVIATION, ONE_COLOUR = 1e-3, 0.3
-#: Mean density below which a pixel is glass and stays; between this and the fit's density it is blended.
-GLASS_DENSITY = 0.05
 #: Pixels painted at once on a CPU: larger tensors leave its caches, and everything takes three times as long.
 CPU_PX = 100_000
 #: A deviation is stretched by at most this.
@@ -90,9 +88,7 @@ def _moved(tiles: Tensor, source: ColourFit, target: ColourFit) -> Tensor:
     lab = to_lab(share)
     moved = (lab - source.mean[:, :, None]) * stretch[:, :, None] + target.mean[:, :, None]
     new = from_lab(_within(moved))
-    spec = FitSpec(faintest=False)
-    density = -((values.clamp(0, 255) + 1) / spec.white[0]).log().mean(dim=1, keepdim=True)
-    weight = ((density - GLASS_DENSITY) / (spec.density - GLASS_DENSITY)).clamp(0, 1)
+    weight = tissue_weight(-((values.clamp(0, 255) + 1) / WHITE).log())
     return to_tiles((share + weight * (new - share)) * 255, tiles)
 
 

@@ -1,9 +1,9 @@
 """Tiles in another stain: unmixed, scaled, mixed again; and the three methods by name.
 
-Densities become ``new = old + (target * gain - source) amounts``: the amounts of the two stains, scaled by the ratio of
-strengths, in the target's colours, plus what the two stains did not explain, as it was. So a tile in its own stain is
-itself, glass (no amounts) is glass, and melanin, carbon and ink keep their colour. Without the residual it is the plain
-product that other programs give.
+Densities become ``new = old + weight (target * gain - source) amounts``: the amounts of the two stains, scaled by the
+ratio of strengths, in the target's colours, plus what the two stains did not explain, as it was. So a tile in its own
+stain is itself, and melanin, carbon and ink keep their colour. The weight is 0 on glass, 1 on tissue, so that glass
+a little darker than the white point is not stained. Without the residual it is the plain product of other programs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from napari_slnpredict.errors import DataError
 from napari_slnpredict.torch_door import import_torch
 
-from .density import check_tiles, light, to_tiles
+from .density import check_tiles, light, tissue_weight, to_tiles
 from .macenko import fit_macenko
 from .matrix import MOST_GAIN, FitSpec, StainFit, StainMatrix, fit_of
 from .paint import Mixture, mixture, paint_tiles
@@ -84,7 +84,7 @@ def restain_batch(
     gain = (target.strength / source.strength).clamp(1 / MOST_GAIN, MOST_GAIN)
     new = (target.stains * gain[:, :, None]).transpose(1, 2) @ amount  # (b, 3, h w)
     if residual:
-        new = new + od - source.stains.transpose(1, 2) @ amount
+        new = od + tissue_weight(od) * (new - source.stains.transpose(1, 2) @ amount)
     if offset is not None:
         new = new + offset[:, :, None]
     made = to_tiles(target.white[:, :, None] * torch.exp(-new) - 1, tiles)
