@@ -8,7 +8,7 @@ what is in memory; `answer_so_far` embeds the place on the spot while there is n
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,7 @@ from .slide.grid import GridSpec, TileGrid, TileMap, map_tiles
 if TYPE_CHECKING:
     from .bundles.bundle import Bundle
     from .encode.encoder import Encoder
-    from .encode.engines import Device, Engine
+    from .encode.engines import Device, Engine, PlannedEngine
     from .encode.features import Bag
     from .mil.verdict import Head, Verdict
     from .slide.slide import Slide
@@ -94,7 +94,7 @@ def predict_slide(
     order: Order | None = None,
     device: Device | None = None,
     encoder: Encoder | None = None,
-    engine: Engine | None = None,
+    engine: Engine | PlannedEngine | None = None,
     threads: int | None = None,
     nice: int = 0,
 ) -> Job[Prediction]:
@@ -122,7 +122,8 @@ def predict_slide(
     Stage, Progress, Warn, and Partial of kind "tissue", "grid", "so_far", "attention".
     """
     from .encode.embed import embed
-    from .encode.engines import choose_device
+    from .encode.engines import choose_device, plan_engine
+    from .mil.checking import check_judge
     from .mil.verdict import Head, judge, load_head
 
     watch, warnings = Stopwatch(), list[str]()
@@ -131,10 +132,14 @@ def predict_slide(
     yield Stage("model", "Loading the model")
     with watch("model"):
         device = device or choose_device(settings.device)
-        head = model if isinstance(model, Head) else load_head(model, device.name)
+        head = model if isinstance(model, Head) else load_head(model, device.first)
         bundle = bundle_of(head)
         encoder = encoder or encoder_of(bundle, settings)
-    coarser = check_scale(slide, grid_spec(bundle), bundle.name)
+    spec = grid_spec(bundle)
+    engine = engine or plan_engine(
+        encoder, device, settings=settings, threads=threads, tile_px=spec.tile_px, judge=check_judge(head), nice=nice
+    )
+    coarser = check_scale(slide, spec, bundle.name)
     if coarser:
         warnings.append(coarser)
         yield Warn(coarser)
@@ -173,7 +178,7 @@ def predict_slide(
         tissue=tissue,
         seconds=dict(watch.seconds),
         warnings=tuple(dict.fromkeys((*slide.warnings, *warnings))),
-        device=str(device),
+        device=str(ran_on(engine, device, bag)),
         answer=answer,
         sure=sure,
     )
@@ -211,6 +216,16 @@ def lay_out(
     so_far = SoFar(head, grid, tissue, edited, RunningAttention(head, len(grid)))
     yield Partial("so_far", so_far)
     return so_far
+
+
+def ran_on(engine: Engine | PlannedEngine, device: Device, bag: Bag | None) -> Device:
+    """Return where and by what the features were computed, as far as this run knows."""
+    from .encode.engines import TITLES, PlannedEngine
+
+    made = engine.made if isinstance(engine, PlannedEngine) else engine
+    if made is not None and (bag is None or made.precision == bag.precision):
+        return made.device
+    return device if bag is None else replace(device, how=f"{TITLES.get(bag.precision, bag.precision)}, from the cache")
 
 
 def check_slide(slide: Slide) -> None:

@@ -11,6 +11,8 @@ import pytest
 # Before any test imports the torch stack or napari.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
+# Converting a network for OpenVINO takes seconds; the tests that are about it ask for it. Before fixtures of any scope.
+os.environ["SLNPREDICT_ENGINE"] = "float32"
 
 SHARED = Path(os.environ.get("SLNPREDICT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

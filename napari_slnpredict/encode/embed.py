@@ -16,10 +16,11 @@ from napari_slnpredict.errors import DataError, ResourceError, SlnPredictError
 from napari_slnpredict.events import Job, Meter, Partial, Stage, Throttle, Warn
 from napari_slnpredict.files import check_writable, work_lock
 from napari_slnpredict.provenance import Stopwatch
+from napari_slnpredict.settings import load_settings
 from napari_slnpredict.slide.blocks import plan_blocks
 from napari_slnpredict.slide.grid import TileGrid
 
-from .engines import PRECISION, Device, Engine, make_engine
+from .engines import PRECISION, Device, Engine, PlannedEngine, plan_engine
 from .features import MAX_DAMAGED, Bag
 from .record import Encoder
 from .store import CHUNK_TILES, Chunk, FeatureStore, check_room
@@ -50,7 +51,7 @@ def embed(
     threads: int | None = None,
     nice: int = 0,
     watch: Stopwatch | None = None,
-    engine: Engine | None = None,
+    engine: Engine | PlannedEngine | None = None,
 ) -> Job[Bag]:
     """Embed every tile of a grid, or find the features in the cache.
 
@@ -70,13 +71,14 @@ def embed(
     order : callable, optional
         Asked again and again which tiles are wanted first (those in view); by default the file's order.
     batch, threads : int
-        As `engines.make_engine`.
+        As `engines.make_engine`; 0 leaves the batch to the settings.
     nice : int
         10 beside a window: the threads step back behind it.
     watch : Stopwatch, optional
         Gets the seconds of ``read``, ``encode`` (summed over threads) and ``write``.
-    engine : Engine, optional
-        One made before, for many slides.
+    engine : Engine or PlannedEngine, optional
+        One for many slides; a planned one is made when the first slide needs it. With a planned one, features of any
+        precision that it allows are taken from the cache.
 
     Raises
     ------
@@ -95,30 +97,54 @@ def embed(
         yield Warn(encoder.warning)
     if len(grid) == 0:
         return Bag(grid, np.zeros((0, encoder.dim), np.float32), encoder.digest, encoder.name, PRECISION)
-    store = FeatureStore(
-        Path(cache),
-        slide.content_id,
-        grid,
-        encoder_name=encoder.name,
-        encoder_digest=encoder.digest,
-        precision=engine.precision if engine else PRECISION,
-        dim=encoder.dim,
-    )
-    bag = store.open_bag()
+    if engine is None:
+        settings = load_settings(cache=str(cache))
+        engine = plan_engine(
+            encoder, device, settings=settings, batch=batch or None, threads=threads, tile_px=grid.spec.tile_px,
+            nice=nice,
+        )  # fmt: skip
+
+    def store_of(precision: str) -> FeatureStore:
+        return FeatureStore(
+            Path(cache), slide.content_id, grid, encoder_name=encoder.name, encoder_digest=encoder.digest,
+            precision=precision, dim=encoder.dim,
+        )  # fmt: skip
+
+    bag, problem = _find_bag([store_of(precision) for precision in usable_precisions_of(engine)])
     if bag is None:
-        if store.problem:
-            yield Warn(f"{store.problem} It is computed again.")
+        if problem:
+            yield Warn(f"{problem} It is computed again.")
+        if isinstance(engine, PlannedEngine) and engine.made is None:
+            check_writable(Path(cache))
+            engine = yield from engine.ready()
+            yield Stage("embed", f"Embedding tiles with {encoder.name}", len(grid), "tiles")
+        store = store_of(engine.precision)
         check_writable(store.folder)
         check_room(store)
-        engine = engine or make_engine(encoder, device, batch=batch, threads=threads, tile_px=grid.spec.tile_px)
         bag = yield from _Run(slide, store, engine, order, nice, watch or Stopwatch()).job()
     else:
-        store.remove_chunks()
+        store_of(bag.precision).remove_chunks()
         yield Partial("features", (bag.kept, bag.features[bag.kept]))
         yield Meter(len(grid), len(grid), len(grid)).progress()
     if bag.damaged.any():
         yield Warn(_damage(bag))
     return bag
+
+
+def usable_precisions_of(engine: Engine | PlannedEngine) -> tuple[str, ...]:
+    """Return the precisions whose cached features an engine allows: its own; a planned one several."""
+    return engine.usable() if isinstance(engine, PlannedEngine) else (engine.precision,)
+
+
+def _find_bag(stores: list[FeatureStore]) -> tuple[Bag | None, str]:
+    """Return the first finished bag, and why a file that is there cannot be used."""
+    problem = ""
+    for store in stores:
+        bag = store.open_bag()
+        if bag is not None:
+            return bag, ""
+        problem = problem or store.problem
+    return None, problem
 
 
 def _damage(bag: Bag) -> str:
@@ -177,8 +203,7 @@ class _Run:
         try:
             while not self.done.all():
                 self._feed(workers)
-                result = workers.next(0.1)
-                if result is not None:
+                for result in workers.fetch(0.1):
                     self._take(result)
                 if self._is_time_to_seal():
                     self._seal(CHUNK_TILES)

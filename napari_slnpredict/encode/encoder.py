@@ -32,6 +32,7 @@ from napari_slnpredict.settings import Settings, load_settings
 from napari_slnpredict.torch_door import import_timm
 
 from .architecture import Architecture, check_architecture, parse_create_model
+from .gate import CHECK
 from .listing import GROUP, EncoderRow, list_encoders
 from .presets import IMAGENET, PRESETS, Preset
 from .record import ANY_SCALE, Encoder, encoder_from_parts
@@ -217,7 +218,7 @@ def encoder_from_bundle(bundle: Bundle) -> Encoder:
     except (KeyError, TypeError, ValueError) as error:
         what = f"its network is not described ({error} is missing or wrong)"
         raise UnsafeFile(what, file=bundle.folder, do="copy the model again") from error
-    return encoder_from_parts(
+    encoder = encoder_from_parts(
         bundle.name,
         architecture,
         weights=bundle.folder / WEIGHTS,
@@ -230,6 +231,9 @@ def encoder_from_bundle(bundle: Bundle) -> Encoder:
         notice=bundle.notice,
         sha256=bundle.files[WEIGHTS],
     )
+    if CHECK not in bundle.files:
+        return encoder
+    return replace(encoder, check=bundle.folder / CHECK, check_sha256=bundle.files[CHECK])
 
 
 def _plain_name(value: Any) -> str:

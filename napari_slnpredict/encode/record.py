@@ -50,6 +50,9 @@ class Encoder:
         Of `weights`.
     head : tuple of str
         Name prefixes of the classifier, which a file may hold and the encoder has no use for.
+    check : Path or None
+        Reference tiles for other engines and precisions (`gate`); None: the shipped ones. No part of the digest.
+    check_sha256 : str
     """
 
     name: str
@@ -68,6 +71,8 @@ class Encoder:
     weights: Path | None = field(default=None, repr=False)
     sha256: str = field(default="", repr=False)
     head: tuple[str, ...] = field(default=(), repr=False)
+    check: Path | None = field(default=None, repr=False)
+    check_sha256: str = field(default="", repr=False)
 
     def build(self) -> Any:
         """Return the network: an nn.Module in evaluation mode, (b, 3, tile_px, tile_px) float32 -> (b, dim) float32.

@@ -22,7 +22,7 @@ from .slides import Input, Label, Named
 
 if TYPE_CHECKING:
     from napari_slnpredict.encode.encoder import Encoder
-    from napari_slnpredict.encode.engines import Device, Engine
+    from napari_slnpredict.encode.engines import Device, PlannedEngine
     from napari_slnpredict.encode.features import Bag
     from napari_slnpredict.mil.verdict import Head
     from napari_slnpredict.slide.grid import GridSpec
@@ -180,18 +180,18 @@ class PredictPlan(Plan):
     def ready(self, threads: int | None = None) -> Predicting:
         """Load the model and its encoder's record, choose the device."""
         from napari_slnpredict.bundles.bundle import find_bundle
-        from napari_slnpredict.encode.engines import choose_device, make_engine
-        from napari_slnpredict.encode.late import late_engine
+        from napari_slnpredict.encode.engines import choose_device, plan_engine
+        from napari_slnpredict.mil.checking import check_judge
         from napari_slnpredict.mil.verdict import load_head
         from napari_slnpredict.pipeline import bundle_of, encoder_of, grid_spec
 
         bundle = find_bundle(self.model, self.settings)
         same_digest("model", bundle.name, bundle.digest, self.digest)
         device = choose_device(self.settings.device)
-        head = load_head(bundle, device.name)
+        head = load_head(bundle, device.first)
         encoder, tile_px = encoder_of(bundle_of(head), self.settings), grid_spec(bundle).tile_px
-        engine = late_engine(
-            lambda: make_engine(encoder, device, batch=self.settings.batch, threads=threads, tile_px=tile_px)
+        engine = plan_engine(
+            encoder, device, settings=self.settings, threads=threads, tile_px=tile_px, judge=check_judge(head)
         )
         return Predicting(self, head, encoder, device, engine)
 
@@ -204,7 +204,7 @@ class Predicting:
     head: Head
     encoder: Encoder
     device: Device
-    engine: Engine
+    engine: PlannedEngine
 
     def __call__(
         self, slide: Slide, item: Input, label: Label, on_event: OnEvent, stop: Stopped
@@ -262,16 +262,13 @@ class EmbedPlan(Plan):
     def ready(self, threads: int | None = None) -> Embedding:
         """Load the encoder's record, choose the device."""
         from napari_slnpredict.encode.encoder import load_encoder
-        from napari_slnpredict.encode.engines import choose_device, make_engine
-        from napari_slnpredict.encode.late import late_engine
+        from napari_slnpredict.encode.engines import choose_device, plan_engine
 
         device = choose_device(self.settings.device)
         encoder = load_encoder(self.encoder, self.settings)
         same_digest("encoder", encoder.name, encoder.digest, self.digest)
         spec = tile_spec(encoder, self.tile_mpp)
-        engine = late_engine(
-            lambda: make_engine(encoder, device, batch=self.settings.batch, threads=threads, tile_px=spec.tile_px)
-        )
+        engine = plan_engine(encoder, device, settings=self.settings, threads=threads, tile_px=spec.tile_px)
         return Embedding(self, encoder, device, engine, spec)
 
 
@@ -282,7 +279,7 @@ class Embedding:
     plan: EmbedPlan
     encoder: Encoder
     device: Device
-    engine: Engine
+    engine: PlannedEngine
     spec: GridSpec
 
     def __call__(

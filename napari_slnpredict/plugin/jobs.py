@@ -188,13 +188,13 @@ class Ready:
     Attributes
     ----------
     wanted : tuple
-        Model, device and batch as asked for.
+        Model, device, engine and batch as asked for.
     digest : str
         The bundle's.
     head, encoder, engine, device
     """
 
-    wanted: tuple[str, str, int]
+    wanted: tuple[str, str, str, int]
     digest: str
     head: Any = field(repr=False)
     encoder: Any = field(repr=False)
@@ -209,7 +209,7 @@ class WarmModel:
         self._lock = threading.Lock()
         self._ready: Ready | None = None
 
-    def get(self, wanted: tuple[str, str, int], digest: str) -> Ready | None:
+    def get(self, wanted: tuple[str, str, str, int], digest: str) -> Ready | None:
         """Return the model when it is the one wanted and its bundle has not changed on disk."""
         with self._lock:
             ready = self._ready
@@ -225,7 +225,8 @@ def ready_job(model: str, options: Options, warm: WarmModel) -> Job[Ready]:
     """Choose a device and build the model there; done before Run is pressed, Run starts at once."""
     yield Stage("device", "Looking for a device")
     from napari_slnpredict.bundles.bundle import find_bundle
-    from napari_slnpredict.encode.engines import available_cores, choose_device, make_engine
+    from napari_slnpredict.encode.engines import available_cores, choose_device, plan_engine
+    from napari_slnpredict.mil.checking import check_judge
     from napari_slnpredict.mil.verdict import load_head
     from napari_slnpredict.pipeline import encoder_of, grid_spec
 
@@ -234,9 +235,10 @@ def ready_job(model: str, options: Options, warm: WarmModel) -> Job[Ready]:
     yield Partial("device", device)
     yield Stage("model", "Loading the model")
     bundle = find_bundle(model, settings)
-    wanted = (model, settings.device, settings.batch)
+    wanted = (model, settings.device, settings.engine, settings.batch)
     ready = warm.get(wanted, bundle.digest)
     if ready is not None:
+        yield Partial("device", ready.device)
         return ready
     head = load_head(bundle)
     yield Stage("model", "Loading the model")
@@ -245,7 +247,11 @@ def ready_job(model: str, options: Options, warm: WarmModel) -> Job[Ready]:
     # One core stays free for the window.
     threads = max(1, available_cores() - 1)
     tile_px = grid_spec(bundle).tile_px
-    engine = make_engine(encoder, device, batch=settings.batch, threads=threads, tile_px=tile_px)
+    engine = plan_engine(
+        encoder, device, settings=settings, threads=threads, tile_px=tile_px, judge=check_judge(head), nice=NICE
+    )
+    device = (yield from engine.ready()).device
+    yield Partial("device", device)
     ready = Ready(wanted, bundle.digest, head, encoder, engine, device)
     warm.put(ready)
     _import_the_rest()
@@ -269,7 +275,7 @@ def predict_job(
     """Predict a slide with a model given by name."""
     ready = yield from ready_job(model, options, warm)
     yield Partial("ready", ready)  # clicks use the same network
-    from napari_slnpredict.encode.workers import step_back
+    from napari_slnpredict.encode.engines import step_back
     from napari_slnpredict.pipeline import predict_slide
     from napari_slnpredict.slide.tissue import tissue_from_mask
 

@@ -311,9 +311,10 @@ class ProblemRow(QWidget):
 
 
 def device_words(device: object) -> str:
-    """Return device and reason: ``CPU · "no CUDA device found"``."""
-    name, why = str(getattr(device, "name", device)), str(getattr(device, "why", ""))
+    """Return device, engine and reason: ``CPU, OpenVINO bf16 · no CUDA device found``."""
+    name, how, why = (str(getattr(device, field, "")) for field in ("name", "how", "why"))
     shown = name.upper() if name in ("cpu", "mps") else name
+    shown = f"{shown}, {how}" if how else shown
     return f"{shown} · {why}" if why else shown
 
 

@@ -51,6 +51,8 @@ class StandInDevice:
 
     name: str = "cpu"
     why: str = "asked for"
+    how: str = ""
+    first: str = "cpu"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.why})"

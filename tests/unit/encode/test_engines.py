@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_slnpredict.encode import engines as module
 from napari_slnpredict.encode.encoder import load_encoder
 from napari_slnpredict.encode.engines import Device, TorchEngine, available_cores, choose_device, make_engine
+from napari_slnpredict.encode.engines import device as devices
+from napari_slnpredict.encode.engines import pytorch as module
 from napari_slnpredict.encode.record import Encoder
 from napari_slnpredict.errors import BundleMismatch, ResourceError
 from napari_slnpredict.torch_door import import_torch
@@ -142,13 +143,13 @@ def test_no_room_for_one_tile_on_a_gpu_goes_on_with_the_cpu(encoder: Encoder, mo
     """A full GPU would end the run although the CPU could finish it."""
     engine = make_engine(encoder, CPU, batch=2, threads=1, tile_px=PX)
     wanted = engine(some_tiles(3))
-    gpu = dataclasses.replace(engine._place, device=Device("cuda:0", "pretended"))
-    engine._place = gpu
+    gpu = dataclasses.replace(engine._places[0], device=Device("cuda:0", "pretended"))
+    engine._places = (gpu,)
     shrinking(engine, {"cuda:0": 0, "cpu": 16})
     np.testing.assert_allclose(engine(some_tiles(3)), wanted, rtol=1e-4, atol=1e-5)
     assert engine.device.name == "cpu"
     assert "ran out of memory" in engine.device.why
-    assert engine._place.network is not gpu.network, "another thread may still be inside the one on the GPU"
+    assert engine.network is not gpu.network, "another thread may still be inside the one on the GPU"
     assert [notice.partition(":")[0] for notice in engine.take_notices()] == ["not enough memory on cuda", "cuda"]
 
 
@@ -200,7 +201,7 @@ def test_devices_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """The user would wonder why it is slow."""
     torch = import_torch()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(module, "_has_mps", lambda torch: False)
+    monkeypatch.setattr(devices, "_has_mps", lambda torch: False)
     assert choose_device("auto").name == "cpu"
     assert "CUDA" in choose_device("auto").why
     assert choose_device("cpu") == Device("cpu", "as asked")
@@ -216,7 +217,7 @@ def test_devices_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ResourceError):
         choose_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(module, "_has_mps", lambda torch: True)
+    monkeypatch.setattr(devices, "_has_mps", lambda torch: True)
     assert choose_device("auto").name == choose_device("mps").name == "mps"
 
 
@@ -240,4 +241,4 @@ def test_engines_can_be_copied_no_further_than_needed(engine: TorchEngine) -> No
     torch = import_torch()
     pixels = torch.zeros(1, 3, PX, PX)
     with torch.inference_mode():
-        assert torch.equal(copy.deepcopy(engine._place.network)(pixels), engine._place.network(pixels))
+        assert torch.equal(copy.deepcopy(engine.network)(pixels), engine.network(pixels))
