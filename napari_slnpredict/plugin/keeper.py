@@ -25,6 +25,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._users = 0
         self._retired = False
+        self._at_leaving: list[Callable[[], None]] = []
         self.closed = False
 
     @property
@@ -47,10 +48,21 @@ class Keeper:
 
         return release
 
+    def when_leaving(self, end: Callable[[], None]) -> None:
+        """Call a function as soon as the layer is gone, also while somebody still reads: to end threads."""
+        with self._lock:
+            if not self._retired:
+                self._at_leaving.append(end)
+                return
+        end()
+
     def retire(self) -> None:
         """The layer is gone: close as soon as nobody reads."""
         with self._lock:
             self._retired = True
+            ends, self._at_leaving = self._at_leaving, []
+        for end in ends:
+            end()
         self._close_if_idle()
 
     def _leave(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from . import words
+from .display import Freshener
 from .jobs import Opened, Options, discard_opened, open_job
 from .keeper import Keeper
 from .layers import SLIDE_KEY, assert_gui_thread, is_slide, slide_layer
@@ -26,6 +27,7 @@ class Shown:
     opened: Opened
     layer: Any
     keeper: Keeper
+    freshener: Freshener
 
     @property
     def slide(self) -> Any:
@@ -46,6 +48,7 @@ class Slides(QObject):
     changed = Signal()  # the current slide is another one, or none
     opening_changed = Signal()
     failed = Signal(object)  # words.Problem
+    silence_changed = Signal()  # the drive of a slide does not answer, or does again
 
     def __init__(self, viewer: Any, parent: QObject) -> None:
         super().__init__(parent)
@@ -68,6 +71,11 @@ class Slides(QObject):
     def current(self) -> Shown | None:
         """The slide the dock speaks of."""
         return self._shown[-1] if self._shown else None
+
+    @property
+    def silent(self) -> Path | None:
+        """The slide whose drive does not answer at present."""
+        return next((shown.slide.path for shown in self._shown if shown.opened.pyramid.is_silent), None)
 
     def open(self, path: Path, options: Options, mpp: float | None = None) -> None:
         """Open a slide in place of the present one."""
@@ -119,7 +127,9 @@ class Slides(QObject):
         self._keepers.add(keeper)
         if opened.slide.path not in self.choices:
             self.choices.append(opened.slide.path)
-        self._shown.append(Shown(opened, layer, keeper))
+        freshener = Freshener(layer, opened.pyramid, self)
+        freshener.silence_changed.connect(self.silence_changed)
+        self._shown.append(Shown(opened, layer, keeper, freshener))
         self.changed.emit()
 
     def _removed(self, event: Any) -> None:
@@ -135,5 +145,6 @@ class Slides(QObject):
             self.leaving = gone
             self.changed.emit()  # first stop what reads it
             self.leaving = None
+        gone.freshener.leave()
         gone.keeper.retire()
         self._keepers.discard(gone.keeper)

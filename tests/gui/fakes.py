@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,10 @@ from napari_slnpredict.events import Job, Partial, Progress, Stage
 from napari_slnpredict.explanation import SoFar
 from napari_slnpredict.mil.verdict import Verdict
 from napari_slnpredict.plugin.jobs import Answered, place_job
+from napari_slnpredict.slide.cache import TileCache
 from napari_slnpredict.slide.grid import GridSpec, TileGrid, map_tiles
+from napari_slnpredict.slide.pyramid import Pyramid
+from napari_slnpredict.slide.source import Tile
 
 TILE_PX, MODEL_MPP = 64, 1.0
 
@@ -31,6 +34,24 @@ def round_piece(side: int) -> NDArray[np.uint8]:
     inside = (x**2 + y**2 < 0.16)[..., None]
     texture = ((np.sin(x * 90) * np.cos(y * 70) + 1) * 20)[..., None]
     return np.where(inside, np.array([205, 130, 185]) - texture, np.array([243, 242, 244])).astype(np.uint8)
+
+
+class FakeSource:
+    """The tiles of a slide in memory."""
+
+    reader = "fake"
+    raw_properties: Mapping[str, str] = {}
+
+    def __init__(self, slide: FakeSlide) -> None:
+        self._slide = slide
+        self.level_dimensions, self.tile_sizes = slide.level_dimensions, slide.level_tile_sizes
+
+    def tile(self, level: int, column: int, row: int) -> Tile:
+        assert not self._slide.closed, "read after close"
+        return Tile(self._slide.pictures[level][row * 256 : row * 256 + 256, column * 256 : column * 256 + 256])
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass
@@ -72,6 +93,10 @@ class FakeSlide:
     @property
     def level_tile_sizes(self) -> tuple[tuple[int, int], ...]:
         return (256, 256), (256, 256)
+
+    @cached_property
+    def tiles(self) -> Pyramid:
+        return Pyramid(FakeSource(self), TileCache(64 << 20))
 
     def best_level(self, downsample: float) -> int:
         return int(downsample >= 4)

@@ -1,0 +1,451 @@
+"""What a screen gets of a slide: arrays that answer at once, and say when they can answer better.
+
+`Slide.levels()` is for computing: exact, or raising. A window asks for a rectangle inside its paint event and may not
+wait: an array here returns within `BUDGET`, with the tiles that are there and the enlarged coarser picture for the
+others, which a few threads load meanwhile (`loading`). When they are there `on_arrival` is called, the window asks
+again, and gets the pixels of a direct read. The coarsest levels never leave memory, so there is always a picture.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import screen
+from .cache import Shelf
+from .loading import Loader
+from .pyramid import Level
+from .screen import Key, ScreenLevel, halved_tile, hatched, screen_levels
+from .source import WHITE, Tile
+
+#: Longest wait for tiles within one request, seconds. A redraw takes about as long.
+BUDGET = 0.014
+#: Levels up to this side stay in memory as long as the slide is shown; at least two do.
+RESIDENT_PX = 1400
+#: Resident levels made of more stored tiles than this are made in the background, a rough picture standing in.
+DEAR_TILES = 600
+#: From this many halvings on a tile is made of so many others that these are loaded one by one.
+STEPWISE = 3
+Rectangle = tuple[int, int, int, int]
+
+
+class Tiles(Protocol):
+    """Where tiles come from and are remembered: a `Pyramid`."""
+
+    levels: tuple[Level, ...]
+    cache: Any
+
+    def cached(self, level: int, column: int, row: int) -> Tile | None:
+        """Return a stored tile that is in memory."""
+        ...
+
+    def tile(self, level: int, column: int, row: int, *, passing: bool = False) -> Tile:
+        """Return a stored tile; one that is `passing` takes no room from others."""
+        ...
+
+
+class Look(Protocol):
+    """How colours are shown: called with pixels as stored."""
+
+    srgb: bool
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
+
+
+class AsStored:
+    """Colours as they are in the file."""
+
+    srgb = False
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return pixels as they are."""
+        return pixels
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+class DisplayPyramid:
+    """The levels of one slide for one layer.
+
+    Parameters
+    ----------
+    tiles : Pyramid
+    damaged : callable
+        Rectangles met so far that cannot be decoded: `Slide.damaged`.
+    look : Look
+    hold : callable
+        Returns a function that lets go again, None when the slide is leaving: nothing is read then, all is white.
+
+    Attributes
+    ----------
+    levels : list of DisplayLevel
+    on_arrival : callable
+        Called from a thread when the picture asked for last can be shown better; once, until it is asked for again.
+    on_silence : callable
+        Called from a thread with True when a read hangs, with False when it came back.
+    """
+
+    def __init__(
+        self,
+        tiles: Tiles,
+        damaged: Callable[[], Sequence[tuple[int, int, int, int, int]]] = tuple,
+        look: Look | None = None,
+        hold: Callable[[], Callable[[], None] | None] = lambda: _nothing,
+    ) -> None:
+        self._tiles, self._damaged, self._look, self._hold = tiles, damaged, look or AsStored(), hold
+        self.plan = screen_levels([level for level in tiles.levels if level.depth == 0])
+        self._resident = _resident_from(self.plan)
+        self._pinned: dict[Key, Tile] = {}
+        self._rough: NDArray[np.uint8] | None = None
+        self._trend = _Trend()
+        self.on_arrival: Callable[[], None] = _nothing
+        self.on_silence: Callable[[bool], None] = _nothing
+        self._loader = Loader(
+            self._make, self._before, lambda: self.on_arrival(), lambda silent: self.on_silence(silent)
+        )
+        self.levels = [DisplayLevel(self, number) for number in range(len(self.plan))]
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Load what stays in memory; a slide without small levels gets a rough picture, and the true one in time."""
+        keys = [key for level in range(len(self.plan) - 1, self._resident - 1, -1) for key in self._keys_of(level)]
+        if self.plan[self._resident].stored_tiles <= DEAR_TILES:
+            for key in reversed(keys):  # finest first: the coarser ones are made of them
+                self._make(key)
+        else:
+            self._loader.errands(keys)
+
+    def close(self) -> None:
+        """End the threads; whoever still asks gets white."""
+        self._loader.close()
+        self._pinned.clear()
+        self._rough = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the drive does not answer."""
+        return self._loader.is_silent
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being loaded."""
+        return self._loader.idle
+
+    def overview(self, max_px: int) -> NDArray[np.uint8]:
+        """Return the whole slide with its longer side at most `max_px`, from what stays in memory: (h, w, 3) uint8."""
+        from PIL import Image
+
+        level = self._resident
+        shape = self.plan[level]
+        scale = min(1.0, max_px / max(shape.width, shape.height))
+        size = max(1, round(shape.width * scale)), max(1, round(shape.height * scale))
+        picture = self.picture(level, 0, shape.height, 0, shape.width)
+        return np.array(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+
+    # --- the answer --------------------------------------------------------------------------------------------------
+
+    def picture(self, level: int, y: int, y_end: int, x: int, x_end: int) -> NDArray[np.uint8]:
+        """Return a rectangle of a level within `BUDGET`, as good as it can be by then: (h, w, 3) uint8."""
+        started = time.monotonic()
+        out = np.empty((max(y_end - y, 0), max(x_end - x, 0), 3), np.uint8)
+        if not out.size:
+            return out
+        release = self._hold()
+        if release is None:
+            out[:] = WHITE
+            return out
+        try:
+            shape = self.plan[level]
+            columns = range(x // shape.tile_width, -(-x_end // shape.tile_width))
+            rows = range(y // shape.tile_height, -(-y_end // shape.tile_height))
+            there, lacking = self._find([(level, column, row) for row in rows for column in columns])
+            ahead = self._trend.ahead(self.plan, level, columns, rows, self._known)
+            if lacking or ahead:
+                self._loader.load(_from_centre(lacking, columns, rows), ahead, started + BUDGET)
+            if lacking:
+                more, lacking = self._find(lacking)
+                there.update(more)
+            self._paste(out, level, there, lacking, (x, y))
+            self._loader.shown(lacking)
+        finally:
+            release()
+        return out
+
+    def exact(self, level: int, y: int, y_end: int, x: int, x_end: int) -> NDArray[np.uint8]:
+        """Return a rectangle as it is in the end, however long that takes: the direct read."""
+        out = np.full((max(y_end - y, 0), max(x_end - x, 0), 3), WHITE, np.uint8)
+        release = self._hold() if out.size else None
+        if release is None:
+            return out
+        try:
+            shape = self.plan[level]
+            there = {}
+            for row in range(y // shape.tile_height, -(-y_end // shape.tile_height)):
+                for column in range(x // shape.tile_width, -(-x_end // shape.tile_width)):
+                    key = (level, column, row)
+                    there[key] = self._painted(key, self._raw(key))
+            self._paste(out, level, there, [], (x, y))
+        finally:
+            release()
+        return out
+
+    def _paste(
+        self,
+        out: NDArray[np.uint8],
+        level: int,
+        there: dict[Key, NDArray[np.uint8]],
+        lacking: Sequence[Key],
+        corner: tuple[int, int],
+    ) -> None:
+        """Put tiles into a rectangle of a level; `corner` is its x and y."""
+        shape, (x0, y0) = self.plan[level], corner
+        height, width = out.shape[:2]
+        if lacking:
+            boxes = [shape.box(column, row) for _, column, row in lacking]
+            left, top = max(min(box[0] for box in boxes), x0), max(min(box[1] for box in boxes), y0)
+            right = min(max(box[0] + box[2] for box in boxes), x0 + width)
+            bottom = min(max(box[1] + box[3] for box in boxes), y0 + height)
+            part = out[top - y0 : bottom - y0, left - x0 : right - x0]
+            self._stand_in(part, level, (left, top))
+        for (_, column, row), pixels in there.items():
+            x, y = column * shape.tile_width - x0, row * shape.tile_height - y0
+            cut = pixels[max(-y, 0) : height - y, max(-x, 0) : width - x]
+            out[max(y, 0) : max(y, 0) + cut.shape[0], max(x, 0) : max(x, 0) + cut.shape[1]] = cut
+
+    def _stand_in(self, out: NDArray[np.uint8], level: int, corner: tuple[int, int]) -> None:
+        """Fill a rectangle with an enlarged coarser picture, in one piece: the finest one that is there whole."""
+        height, width = out.shape[:2]
+        here = self.plan[level]
+        for coarser in range(level + 1, len(self.plan)):
+            there = self.plan[coarser]
+            columns = _enlarged(corner[0], width, here.width, there.width)
+            rows = _enlarged(corner[1], height, here.height, there.height)
+            picture = self._whole(coarser, columns, rows)
+            if picture is not None:
+                small = picture.take(columns - columns[0], axis=1)
+                np.take(small, rows - rows[0], axis=0, out=out, mode="clip")
+                return
+        if self._rough is None:
+            out[:] = WHITE
+            return
+        rough = self._look(self._rough)
+        columns = _enlarged(corner[0], width, here.width, rough.shape[1])
+        rows = _enlarged(corner[1], height, here.height, rough.shape[0])
+        np.take(rough.take(columns, axis=1), rows, axis=0, out=out, mode="clip")
+
+    def _whole(self, level: int, columns: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.uint8] | None:
+        """Return a rectangle of a level if all its tiles are in memory."""
+        shape = self.plan[level]
+        x, y, x_end, y_end = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        keys = [
+            (level, column, row)
+            for row in range(y // shape.tile_height, -(-y_end // shape.tile_height))
+            for column in range(x // shape.tile_width, -(-x_end // shape.tile_width))
+        ]
+        there, lacking = self._find(keys, whole=True)
+        if lacking:
+            return None
+        out = np.empty((y_end - y, x_end - x, 3), np.uint8)
+        self._paste(out, level, there, [], (x, y))
+        return out
+
+    # --- tiles -------------------------------------------------------------------------------------------------------
+
+    def _keys_of(self, level: int) -> list[Key]:
+        shape = self.plan[level]
+        columns, rows = range(shape.across), range(shape.down)
+        return _from_centre([(level, column, row) for row in rows for column in columns], columns, rows)
+
+    def _find(self, keys: Sequence[Key], *, whole: bool = False) -> tuple[dict[Key, NDArray[np.uint8]], list[Key]]:
+        """Return the tiles in memory as they are shown, and which are not there; none when `whole` and one is not."""
+        there: dict[Key, NDArray[np.uint8]] = {}
+        lacking: list[Key] = []
+        for key in keys:
+            pixels = self._shown(key)
+            if pixels is not None:
+                there[key] = pixels
+            elif whole:
+                return {}, [key]
+            else:
+                lacking.append(key)
+        return there, lacking
+
+    def _shown(self, key: Key) -> NDArray[np.uint8] | None:
+        if self._look.srgb:
+            painted = self._tiles.cache.get((*key, "srgb"))
+            return None if painted is None else painted.pixels
+        tile = self._known(key)
+        return None if tile is None else self._hatched(key, tile)
+
+    def _known(self, key: Key) -> Tile | None:
+        """Return a tile as stored (or halved) that is in memory."""
+        level, column, row = key
+        shape = self.plan[level]
+        if level >= self._resident:
+            return self._pinned.get(key)
+        if shape.halvings:
+            found: Tile | None = self._tiles.cache.get((*self._name(shape), column, row))
+            return found
+        return self._tiles.cached(shape.stored, column, row)
+
+    @staticmethod
+    def _name(shape: ScreenLevel) -> tuple[Hashable, ...]:
+        return "halved", shape.stored, shape.halvings
+
+    def _before(self, key: Key) -> list[Key]:
+        """Which tiles must be there before a tile is made."""
+        if self.plan[key[0]].halvings < STEPWISE or self._known(key) is not None:
+            return []
+        return [part for part in screen.parts(self.plan, key) if self._known(part) is None]
+
+    def _make(self, key: Key) -> bool:
+        release = self._hold()
+        if release is None:
+            return False
+        try:
+            tile = self._raw(key)
+            if self._look.srgb:
+                self._tiles.cache.put((*key, "srgb"), Tile(self._painted(key, tile)))
+        finally:
+            release()
+        return True
+
+    def _raw(self, key: Key, *, passing: bool = False) -> Tile:
+        """Return a tile as stored or halved, from memory or made now; one only passing through is not remembered."""
+        tile = self._known(key)
+        if tile is not None:
+            return tile
+        level, column, row = key
+        shape = self.plan[level]
+        if not shape.halvings:
+            tile = self._tiles.tile(shape.stored, column, row, passing=passing)
+        else:
+            # The stored tiles of the first halving are what zooming in needs next; those of further ones are too many.
+            deep = passing or shape.halvings > 1
+            tile = halved_tile(self.plan, key, lambda part: self._raw(part, passing=deep))
+            if not passing:
+                shelf = Shelf.DEAR if shape.halvings >= STEPWISE else Shelf.COMMON
+                self._tiles.cache.put((*self._name(shape), column, row), tile, shelf)
+        if level >= self._resident:
+            self._pinned[key] = tile
+        return tile
+
+    def _hatched(self, key: Key, tile: Tile) -> NDArray[np.uint8]:
+        if not tile.fault:
+            return tile.pixels
+        shape = self.plan[key[0]]
+        x, y, _, _ = shape.box(key[1], key[2])
+        return hatched(tile, x, y, shape.downsample, self._damaged())
+
+    def _painted(self, key: Key, tile: Tile) -> NDArray[np.uint8]:
+        pixels = self._hatched(key, tile)
+        return self._look(np.ascontiguousarray(pixels)) if self._look.srgb else pixels
+
+
+class _Trend:
+    """What will probably be asked for next: the tiles around, and those of the level the user zooms to."""
+
+    def __init__(self) -> None:
+        self._level = -1
+        self._step = 0
+
+    def ahead(
+        self,
+        plan: Sequence[ScreenLevel],
+        level: int,
+        columns: range,
+        rows: range,
+        known: Callable[[Key], Tile | None],
+    ) -> list[Key]:
+        """Return tiles to load when those in view are there, most likely first."""
+        if self._level >= 0 and level != self._level:
+            self._step = -1 if level < self._level else 1
+        self._level = level
+        shape = plan[level]
+        wide = range(max(columns.start - 1, 0), min(columns.stop + 1, shape.across))
+        high = range(max(rows.start - 1, 0), min(rows.stop + 1, shape.down))
+        ring = [(level, column, row) for row in high for column in wide if column not in columns or row not in rows]
+        return [key for key in _from_centre(ring, columns, rows) if known(key) is None]
+
+
+def _from_centre(keys: Sequence[Key], columns: range, rows: range) -> list[Key]:
+    x, y = columns.start + columns.stop - 1, rows.start + rows.stop - 1
+    return sorted(keys, key=lambda key: (2 * key[1] - x) ** 2 + (2 * key[2] - y) ** 2)
+
+
+def _enlarged(start: int, length: int, here: int, there: int) -> NDArray[np.intp]:
+    """Return which pixels of `there` lie under `length` pixels of `here`, from `start` on."""
+    return np.minimum(np.arange(start, start + length) * there // here, there - 1)
+
+
+def _resident_from(plan: Sequence[ScreenLevel]) -> int:
+    small = [number for number, level in enumerate(plan) if max(level.width, level.height) <= RESIDENT_PX]
+    return min([*small, max(len(plan) - 2, 0)])
+
+
+class DisplayLevel:
+    """One level of a slide for the screen: what a viewer needs of an array, and no more.
+
+    Parameters
+    ----------
+    pyramid : DisplayPyramid
+    level : int
+        Of the pyramid's plan.
+
+    Attributes
+    ----------
+    chunks : tuple of tuple of int
+        Tiles: a viewer that knows them asks for whole ones, and not again until its view leaves them.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 3
+
+    def __init__(self, pyramid: DisplayPyramid, level: int) -> None:
+        self._pyramid, self._level = pyramid, level
+        shape = pyramid.plan[level]
+        self.shape = (shape.height, shape.width, 3)
+        self.size = shape.height * shape.width * 3
+        self.downsample = shape.downsample
+        self.chunks = (_chunks(shape.height, shape.tile_height), _chunks(shape.width, shape.tile_width), (3,))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
+        """Return a rectangle at once; steps and a selection of channels are applied afterwards."""
+        rows, columns, *rest = key if isinstance(key, tuple) else (key, slice(None))
+        columns = columns if columns is not Ellipsis else slice(None)
+        y, y_end, y_step = _range(rows, self.shape[0])
+        x, x_end, x_step = _range(columns, self.shape[1])
+        picked = self._pyramid.picture(self._level, y, y_end, x, x_end)[::y_step, ::x_step]
+        return picked[(slice(None), slice(None), *rest)] if rest else picked
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read the whole level, exactly."""
+        return np.asarray(self.exact(0, self.shape[0], 0, self.shape[1]), dtype=dtype)
+
+    def exact(self, y: int, y_end: int, x: int, x_end: int) -> NDArray[np.uint8]:
+        """Read a rectangle exactly, however long it takes."""
+        return self._pyramid.exact(self._level, y, y_end, x, x_end)
+
+
+def _range(key: Any, length: int) -> tuple[int, int, int]:
+    if not isinstance(key, slice):
+        raise TypeError("a level is sliced by ranges of rows and columns")
+    start, stop, step = key.indices(length)
+    if step < 1:
+        raise TypeError("a level is not read backwards")
+    return start, stop, step
+
+
+def _chunks(length: int, side: int) -> tuple[int, ...]:
+    whole, rest = divmod(length, side)
+    return (side,) * whole + ((rest,) if rest else ())
