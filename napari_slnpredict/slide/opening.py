@@ -13,7 +13,9 @@ from napari_slnpredict.errors import CorruptSlide, NotBrightfield, SlideError, U
 from .backends import OpenSlideSource, TiffSlideSource
 from .directory import Directory, Inspection
 from .handle import SlideFile
+from .inspect import inspect
 from .levels import levels_of, stated_size_differs, vendor_of
+from .scale import Scale, given_scale, property_scale, tiff_scale
 from .source import Source, TileFault
 from .tiles import BYTE_CODECS, JPEG, TileSource, own_source_reads
 from .witness import LOSSY_TOLERANCE, compare_with_libraries
@@ -238,3 +240,30 @@ def _best_reason(failures: Sequence[SlideError], inspection: Inspection) -> Slid
         return failures[0]
     words = "; ".join(failure.what for failure in failures)
     return UnsupportedSlide(words, file=inspection.path, do="convert it to a pyramidal TIFF, or open the original")
+
+
+def scanned(path: Path, allow_incomplete: bool) -> tuple[SlideFile, Inspection]:
+    """Return the one handle that all readers share, and the scan of what is behind it."""
+    if path.is_dir():
+        inspection = inspect(path, allow_incomplete=allow_incomplete)
+        return SlideFile(inspection.members[0]), inspection
+    file = SlideFile(path)
+    try:
+        return file, inspect(path, fd=file.descriptor, allow_incomplete=allow_incomplete)
+    except BaseException:
+        file.close()
+        raise
+
+
+def find_scale(opened: Opened, mpp: float | None) -> Scale:
+    """Return the pixel size: the given one, or what the file says."""
+    if opened.main is not None:
+        found = tiff_scale(opened.main, opened.vendor)
+    else:
+        found = property_scale(opened.source.raw_properties, opened.source.reader)
+    if mpp is not None:
+        return given_scale(mpp, found)
+    if found.mpp is None:
+        note = f"no pixel size (mpp): {found.source}; give it with --mpp or in the viewer"
+        return Scale(None, f"missing: {found.source}", (*found.warnings, note))
+    return found

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from napari_slnpredict.errors import SlideStalled
 
 from .source import DriveSilent
 
@@ -31,6 +34,9 @@ FAR_KINDS = frozenset({
 })
 # fmt: on
 _WINDOWS_REMOVABLE, _WINDOWS_REMOTE = 2, 4
+
+#: How the list of mounts writes blanks and the like.
+_OCTAL = re.compile(r"\\([0-7]{3})")
 
 T = TypeVar("T")
 
@@ -144,33 +150,50 @@ class _Runner:
 
 
 def is_far(path: Path) -> bool:
-    """Whether a file lies where reads may hang: a network, a shared folder of a virtual machine, a removable disk."""
+    """Whether a file lies where reads may hang: a network, a shared folder of a virtual machine, a removable disk.
+
+    Asks the system's list of mounts, never the file: that might hang already.
+    """
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  `resolve` asks the file
     if sys.platform == "win32":
-        return _windows_far(path)
+        return _windows_far(whole)
     if sys.platform == "darwin":
-        return path.resolve().parts[1:2] == ("Volumes",)  # where every network and external drive is mounted
+        return whole.parts[1:2] == ("Volumes",)  # where every network and external drive is mounted
     try:
-        kind = mounted_as(path.stat().st_dev, Path("/proc/self/mountinfo").read_text("utf-8", "replace"))
+        kind = mounted_as(whole, Path("/proc/self/mountinfo").read_text("utf-8", "replace"))
     except OSError:
         return False
     return kind in FAR_KINDS or kind.startswith("fuse")
 
 
-def mounted_as(device: int, mounts: str) -> str:
-    """Return the kind of file system of a device number, as Linux's list of mounts names it; empty when it does not."""
-    number = f"{os.major(device)}:{os.minor(device)}"
+def mounted_as(path: Path, mounts: str) -> str:
+    """Return the kind of file system a place lies on, as Linux's list of mounts names it; empty when it does not."""
+    kind, nearest = "", 0
     for line in mounts.splitlines():
         fields = line.split(" ")
-        if len(fields) > 6 and fields[2] == number and "-" in fields[6:]:
-            return fields[fields.index("-", 6) + 1]
-    return ""
+        if len(fields) < 8 or "-" not in fields[6:-1]:
+            continue
+        point = Path(_OCTAL.sub(lambda code: chr(int(code[1], 8)), fields[4]))
+        # Of two on one place the later one hides the other.
+        if (point == path or point in path.parents) and len(point.parts) >= nearest:
+            kind, nearest = fields[fields.index("-", 6) + 1], len(point.parts)
+    return kind
 
 
 def _windows_far(path: Path) -> bool:  # pragma: no cover - of Windows only
     import ctypes
 
-    drive = path.resolve().drive
+    drive = path.drive
     if drive.startswith("\\\\"):
         return True
     kind = getattr(ctypes, "windll").kernel32.GetDriveTypeW(drive + "\\")  # noqa: B009  absent elsewhere
     return kind in (_WINDOWS_REMOVABLE, _WINDOWS_REMOTE)
+
+
+def stalled(path: Path, error: DriveSilent) -> SlideStalled:
+    """Return what to tell a user of a read that has not come back."""
+    return SlideStalled(
+        f"the drive or share it lies on does not answer ({error})",
+        file=path,
+        do="check the connection and try again; what was computed is kept",
+    )

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ DEAR_DEPTH = 3
 #: Reads on their way to a distant file system at once: it is waited for, not computed.
 FAR_READS = 8
 
+T = TypeVar("T")
 _Read = Callable[[int, int, int], Tile]
 
 
@@ -192,11 +194,15 @@ class Pyramid:
         try:
             if self._patience is None:
                 return self._timed(read, level, column, row)
-            return self._patience.run(lambda: self._timed(read, level, column, row))
+            return self.answered(lambda: self._timed(read, level, column, row))
         except TileFault as fault:
             self.faults[level, column, row] = str(fault)
             _, _, width, height = self.tile_box(level, column, row)
             return white_tile(height, width, str(fault))
+
+    def answered(self, work: Callable[[], T]) -> T:
+        """Return what a piece of work with the slide's files returns. Raises `DriveSilent`."""
+        return work() if self._patience is None else self._patience.run(work)
 
     def _timed(self, read: _Read, level: int, column: int, row: int) -> Tile:
         me, start = threading.get_ident(), time.perf_counter()

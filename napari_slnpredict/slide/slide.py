@@ -10,34 +10,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_slnpredict.errors import CorruptSlide, MissingScale, ResourceError, SlideStalled, UnsupportedSlide
+from napari_slnpredict.errors import CorruptSlide, MissingScale, ResourceError, UnsupportedSlide
 from napari_slnpredict.settings import load_settings
 
 from .associated import associated_image, associated_names
 from .cache import TileCache, shared_cache
 from .directory import Identity, Inspection
 from .handle import SlideFile, changed, content_id, identity_of
-from .inspect import inspect
 from .lazy import level_arrays
 from .look import why_dark
-from .opening import Opened, open_source
-from .patience import Patience, is_far
+from .opening import Opened, find_scale, open_source, scanned
+from .patience import Patience, is_far, stalled
 from .properties import safe_properties, slide_bounds
 from .pyramid import Pyramid, Region
-from .scale import Scale, given_scale, property_scale, tiff_scale
+from .scale import Scale
 from .source import DriveSilent
 
 #: Largest rectangle read in one piece, px (0.8 GB); whoever wants more reads it in parts.
 MAX_REGION_PX = 1 << 28
+#: Opening may take as long as so many reads that only just come back.
+OPENING_READS = 6
+
+T = TypeVar("T")
 
 
 def open_slide(
@@ -66,55 +69,43 @@ def open_slide(
     Raises
     ------
     SlideError
-        `CorruptSlide`, `UnsupportedSlide`, `NotBrightfield` (16 bit, grey, ...) or, for an absurd `mpp`,
-        `MissingScale`. A slide without scale opens; `Slide.require_mpp` raises.
+        `CorruptSlide`, `UnsupportedSlide`, `NotBrightfield` (16 bit, grey, ...), `SlideStalled` or, for an absurd
+        `mpp`, `MissingScale`. A slide without scale opens; `Slide.require_mpp` raises.
     """
-    file, inspection = _scanned(Path(path), allow_incomplete)
+    place = Path(path)
+    seconds = load_settings().stall_seconds
+    patience = Patience(seconds) if seconds > 0 and is_far(place) else None
+    asked = (mpp, reader, allow_incomplete, memory_mb)
+    if patience is None:
+        return _open(place, asked, None)
+    opening = Patience(OPENING_READS * seconds)
+    try:
+        return opening.run(lambda: _open(place, asked, patience))
+    except DriveSilent as error:
+        raise stalled(place, error) from error
+    finally:
+        opening.close()
+
+
+#: What may be asked of `open_slide` beside the path: mpp, reader, allow_incomplete, memory_mb.
+_Asked = tuple[float | None, str | None, bool, int | None]
+
+
+def _open(path: Path, asked: _Asked, patience: Patience | None) -> Slide:
+    mpp, reader, allow_incomplete, memory_mb = asked
+    file, inspection = scanned(path, allow_incomplete)
     try:
         opened = open_source(inspection, file, reader)
         try:
-            scale = _find_scale(opened, mpp)
+            scale = find_scale(opened, mpp)
             cache = shared_cache() if memory_mb is None else TileCache(memory_mb << 20)
-            pyramid = Pyramid(opened.source, cache, _patience(inspection))
-            return Slide(inspection, file, opened, scale, pyramid, (mpp, reader, allow_incomplete, memory_mb))
+            return Slide(inspection, file, opened, scale, Pyramid(opened.source, cache, patience), asked)
         except BaseException:
             opened.source.close()
             raise
     except BaseException:
         file.close()
         raise
-
-
-def _scanned(path: Path, allow_incomplete: bool) -> tuple[SlideFile, Inspection]:
-    """Return the one handle that all readers share, and the scan of what is behind it."""
-    if path.is_dir():
-        inspection = inspect(path, allow_incomplete=allow_incomplete)
-        return SlideFile(inspection.members[0]), inspection
-    file = SlideFile(path)
-    try:
-        return file, inspect(path, fd=file.descriptor, allow_incomplete=allow_incomplete)
-    except BaseException:
-        file.close()
-        raise
-
-
-def _patience(inspection: Inspection) -> Patience | None:
-    """Return how long reads may take; None where they answer or fail by themselves."""
-    seconds = load_settings().stall_seconds
-    return Patience(seconds) if seconds > 0 and is_far(inspection.real) else None
-
-
-def _find_scale(opened: Opened, mpp: float | None) -> Scale:
-    if opened.main is not None:
-        found = tiff_scale(opened.main, opened.vendor)
-    else:
-        found = property_scale(opened.source.raw_properties, opened.source.reader)
-    if mpp is not None:
-        return given_scale(mpp, found)
-    if found.mpp is None:
-        note = f"no pixel size (mpp): {found.source}; give it with --mpp or in the viewer"
-        return Scale(None, f"missing: {found.source}", (*found.warnings, note))
-    return found
 
 
 class Slide:
@@ -156,7 +147,7 @@ class Slide:
         opened: Opened,
         scale: Scale,
         pyramid: Pyramid,
-        asked: tuple[float | None, str | None, bool, int | None],
+        asked: _Asked,
     ) -> None:
         self._inspection, self._file, self._asked = inspection, file, asked
         self._pyramid = pyramid
@@ -185,7 +176,7 @@ class Slide:
     def content_id(self) -> str:
         """The slide's name by content, hex: the same for a renamed or copied slide."""
         own = (self._inspection.real,) if self._inspection.real.is_file() else ()
-        return content_id((*own, *self._inspection.members))
+        return self._answered(lambda: content_id((*own, *self._inspection.members)))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -248,6 +239,9 @@ class Slide:
 
     def unchanged(self) -> None:
         """Raise `CorruptSlide` when a file of the slide was changed, replaced or removed since it was opened."""
+        self._answered(self._require_unchanged)
+
+    def _require_unchanged(self) -> None:
         self._file.require_unchanged()
         for path, identity in self._others.items():
             try:
@@ -334,15 +328,14 @@ class Slide:
         try:
             return self._pyramid.region(self._checked(level), *box, passing=passing)
         except DriveSilent as error:
-            raise self.stalled(error) from error
+            raise stalled(self.path, error) from error
 
-    def stalled(self, error: DriveSilent) -> SlideStalled:
-        """Return what to tell a user of a read that has not come back."""
-        return SlideStalled(
-            f"the drive or share it lies on does not answer ({error})",
-            file=self.path,
-            do="check the connection and try again; what was computed is kept",
-        )
+    def _answered(self, work: Callable[[], T]) -> T:
+        """Return what a piece of work with the file returns, or raise `SlideStalled`."""
+        try:
+            return self._pyramid.answered(work)
+        except DriveSilent as error:
+            raise stalled(self.path, error) from error
 
     def _sound(self, region: Region) -> NDArray[np.uint8]:
         if region.faults:
@@ -387,13 +380,13 @@ class Slide:
         """Decode the label, macro or thumbnail picture, (h, w, 3) uint8. It may name a patient: only on request."""
         if name not in self.associated_names():
             raise UnsupportedSlide(f"it has no {name} picture", file=self.path)
-        return associated_image(self._file, self._inspection, name)
+        return self._answered(lambda: associated_image(self._file, self._inspection, name))
 
     def icc_profile(self) -> bytes | None:
         """Return the scanner's colour profile, None when the file has none."""
         if self._main is not None and self._main.icc is not None:
             offset, length = self._main.icc
-            return self._file.read_at(offset, min(length, 16 << 20)) or None
+            return self._answered(lambda: self._file.read_at(offset, min(length, 16 << 20))) or None
         read = getattr(self._pyramid.source, "icc_profile", None)
         return read() if read else None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -244,18 +245,20 @@ class JpegDecoder:
 
     def __call__(self, data: bytes, into: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         """Return (tile_height, tile_width, 3), lying in `into` where that is given. Raises `TileFault`."""
-        return self._decode(data, 1, into)
+        return self._decode(data, buffer=into)
 
     def rough(self, data: bytes, factor: int) -> NDArray[np.uint8]:
         """Return the tile `factor` (2, 4, 8) times smaller, from the coarse part of its frequencies."""
-        return self._decode(data, factor, None)
+        width, height = (-(-side // factor) for side in self._size)
+        # The decoder scales only when it is told what must be left.
+        return self._decode(data, min_factor=factor, min_width=width, min_height=height)
 
-    def _decode(self, data: bytes, factor: int, into: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    def _decode(self, data: bytes, **options: Any) -> NDArray[np.uint8]:
         if self._fault:
             raise TileFault(self._fault)
         stream = self._complete(data)
         try:
-            pixels: NDArray[np.uint8] = self._decode_jpeg(stream, "RGB", min_factor=factor, buffer=into, strict=True)
+            pixels: NDArray[np.uint8] = self._decode_jpeg(stream, "RGB", strict=True, **options)
         except ValueError as error:
             raise TileFault("its JPEG data are damaged") from error
         return pixels

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from napari_slnpredict.slide.jpeg import (
+    KNOWN_HEADS,
+    LONGEST_HEAD,
+    Completer,
+    Frame,
     adobe_marker,
     complete_stream,
     jpeg2000_is_whole,
@@ -78,6 +86,60 @@ def test_a_damaged_head_is_a_fault(stream: bytes, damage: object) -> None:
     """A damaged tile raised something that ends the whole read, or looped."""
     with pytest.raises(TileFault):
         complete_stream(damage(stream), b"", 1)  # type: ignore[operator]
+
+
+def outcome(work: Callable[[], object]) -> object:
+    try:
+        return work()
+    except TileFault as fault:
+        return str(fault)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 700), st.integers(0, 255), st.sampled_from(["change", "cut", "insert", "drop"])),
+        max_size=3,
+    )
+)
+def test_remembered_heads_let_nothing_through(changes: list[tuple[int, int, str]]) -> None:
+    """A tile whose head is damaged was taken for sound because the one before it was."""
+    sound = bytes(simplejpeg.encode_jpeg(picture(64, 48), quality=90, colorsubsampling="420"))
+
+    def check(frame: Frame) -> None:
+        if frame != Frame(64, 48, 3, 8):
+            raise TileFault(f"{frame}")
+
+    def parsed(data: bytes) -> bytes:
+        whole, frame = complete_stream(data, b"", 1)
+        check(frame)
+        return whole
+
+    damaged = bytearray(sound)
+    for place, value, kind in changes:
+        if kind == "change" and place < len(damaged):
+            damaged[place] = value
+        elif kind == "cut":
+            del damaged[place:]
+        elif kind == "insert":
+            damaged[place:place] = bytes([value])
+        elif place < len(damaged):
+            del damaged[place]
+    completer = Completer(b"", 1, check)
+    for data in (sound, bytes(damaged), sound, bytes(damaged)):
+        assert outcome(lambda data=data: completer(data)) == outcome(lambda data=data: parsed(data))
+
+
+def test_heads_of_strange_streams_do_not_pile_up() -> None:
+    """A file in which every tile has a head of its own filled the memory with heads."""
+    completer = Completer(b"", 1, lambda frame: None)
+    for k in range(20):
+        stream = bytes(simplejpeg.encode_jpeg(picture(64, 48), quality=50 + k))
+        completer(stream)
+    comment = b"\xff\xfe" + (20_000).to_bytes(2, "big") + bytes(19_998)
+    completer(stream[:2] + comment + stream[2:])
+    assert len(completer._heads) == KNOWN_HEADS
+    assert max(len(stored) for stored, _ in completer._heads) <= LONGEST_HEAD
 
 
 def test_damaged_tables_are_a_fault() -> None:

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_slnpredict.slide.cache import TileCache
+from napari_slnpredict.slide.patience import Patience
 from napari_slnpredict.slide.pyramid import Pyramid, levels_below
-from napari_slnpredict.slide.source import Tile, TileFault, white_tile
+from napari_slnpredict.slide.source import DriveSilent, Tile, TileFault, white_tile
 
 from .made_slides import halved, picture
 
@@ -173,3 +177,140 @@ def test_closing_closes_the_source() -> None:
     pyramid.region(0, 0, 0, 64, 64)
     pyramid.close()
     assert source.closed
+
+
+def test_what_is_cached_is_there_without_reading() -> None:
+    """A display that only asks what is at hand would wait for the disk."""
+    source = Memory(PIXELS)
+    pyramid = Pyramid(source, TileCache(1 << 20))
+    assert pyramid.cached(0, 1, 1) is None
+    assert not source.reads
+    tile = pyramid.tile(0, 1, 1)
+    assert pyramid.cached(0, 1, 1) is tile
+    assert source.reads[1, 1] == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 17), st.integers(0, 16)), max_size=60, unique=True), st.booleans())
+def test_a_batch_is_its_tiles(places: list[tuple[int, int]], passing: bool) -> None:
+    """Tiles of a batch came back in another order, or one was read twice."""
+    source = Memory(picture(1100, 1050), 64)
+    pyramid = Pyramid(source, TileCache(1 << 22))
+    for column, row in places[::3]:
+        pyramid.tile(0, column, row)
+    tiles = pyramid.tiles(0, places, passing=passing)
+    for (column, row), tile in zip(places, tiles, strict=True):
+        assert np.array_equal(tile.pixels, source.pixels[64 * row : 64 * row + 64, 64 * column : 64 * column + 64])
+    assert all(count == 1 for count in source.reads.values())
+
+
+def test_a_batch_with_damage_goes_on() -> None:
+    """One bad tile cost the whole batch."""
+    source = Memory(picture(1100, 1050), 64)
+    source.bad[3, 3] = "noise"
+    pyramid = Pyramid(source, TileCache(1 << 22))
+    tiles = pyramid.tiles(0, [(column, row) for row in range(6) for column in range(6)])
+    assert [k for k, tile in enumerate(tiles) if tile.fault] == [21]
+    region = pyramid.region(0, 0, 0, 1100, 1050)
+    assert region.faults == [((0, 3, 3), "noise")]
+
+
+def test_faults_of_a_rectangle_come_row_by_row() -> None:
+    """With several threads the tile named in an error depended on which was faster."""
+    source = Memory(picture(1100, 1050), 64)
+    bad = [(9, 1), (2, 3), (5, 3), (0, 7)]
+    source.bad.update(dict.fromkeys(bad, "noise"))
+    for _ in range(5):
+        region = Pyramid(source, TileCache(1 << 22)).region(0, 0, 0, 1100, 1050)
+        assert [place[1:] for place, _ in region.faults] == bad
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(-80, 320), st.integers(-80, 220), st.integers(0, 300), st.integers(0, 300), st.booleans(), st.booleans()
+)
+def test_reading_in_passing_reads_the_same(x: int, y: int, width: int, height: int, bad: bool, sparse: bool) -> None:
+    """Tiles for a network differed from those on the screen."""
+    source = Memory(PIXELS)
+    if bad:
+        source.bad[1, 1] = "noise"
+    if sparse:
+        source.sparse.add((2, 1))
+    plain = Pyramid(source, TileCache(1 << 20)).region(0, x, y, width, height)
+    passing = Pyramid(source, TileCache(1 << 20)).region(0, x, y, width, height, passing=True)
+    assert np.array_equal(plain.pixels, passing.pixels)
+    assert np.array_equal(plain.valid, passing.valid)
+    assert plain.faults == passing.faults
+
+
+def test_a_run_in_passing_leaves_what_is_shown() -> None:
+    """Embedding a slide pushed out the tiles on the screen, or neighbouring blocks decoded the same tiles again."""
+    source = Memory(picture(2048, 2048), 64)
+    cache = TileCache(1 << 20)  # a twelfth of the slide
+    pyramid = Pyramid(source, cache)
+    shown = [(column, row) for row in range(6) for column in range(6)]
+    pyramid.tiles(0, shown)
+    for y in range(0, 2048, 400):
+        for x in range(0, 2048, 400):
+            pyramid.region(0, x, y, 400, 400, passing=True)
+    assert all(pyramid.cached(0, *place) is not None for place in shown)
+    assert all(source.reads[place] == 1 for place in shown)
+    assert sum(source.reads.values()) < 1.25 * 32 * 32
+    assert cache.used <= cache.limit
+
+
+def test_the_overview_of_a_flat_slide_leaves_room() -> None:
+    """Making one coarse tile read a thousand fine ones into the cache, and out went all others."""
+    source = Memory(picture(1500, 1300), 64)
+    pyramid = Pyramid(source, TileCache(4 << 20))
+    shown = [(column, row) for row in range(4) for column in range(4)]
+    pyramid.tiles(0, shown)
+    level = pyramid.levels[1]
+    pyramid.region(1, 0, 0, level.width, level.height)
+    assert all(pyramid.cached(0, *place) is not None for place in shown)
+    assert set(source.reads.values()) == {1}
+
+
+def test_a_stall_is_no_damage() -> None:
+    """A share that hung for a while left white tiles, called damaged, until the slide was opened again."""
+    source, back = Memory(PIXELS), threading.Event()
+    read = source.tile
+
+    def hang(level: int, column: int, row: int) -> Tile:
+        if (column, row) == (1, 1):
+            back.wait(10)
+        return read(level, column, row)
+
+    source.tile = hang  # type: ignore[method-assign]
+    pyramid = Pyramid(source, TileCache(1 << 20), Patience(0.1))
+    assert np.array_equal(pyramid.tile(0, 0, 0).pixels, PIXELS[:64, :64])
+    for _ in range(2):
+        with pytest.raises(DriveSilent):
+            pyramid.tile(0, 1, 1)
+    with pytest.raises(DriveSilent):
+        pyramid.region(0, 0, 0, 300, 200)
+    assert pyramid.waiting > 0.1
+    assert not pyramid.faults
+    assert pyramid.cached(0, 1, 1) is None
+    back.set()
+    deadline = time.monotonic() + 5
+    while pyramid.waiting and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert np.array_equal(pyramid.region(0, 0, 0, 300, 200).pixels, PIXELS)
+    assert pyramid.waiting == 0
+    pyramid.close()
+
+
+def test_after_a_stall_the_slide_closes() -> None:
+    """Closing a slide on a dead share waited for the share."""
+    source, back = Memory(PIXELS), threading.Event()
+    source.tile = lambda *_: back.wait(10)  # type: ignore[method-assign,assignment,return-value]
+    cache = TileCache(1 << 20)
+    pyramid = Pyramid(source, cache, Patience(0.05))
+    with pytest.raises(DriveSilent):
+        pyramid.tile(0, 0, 0)
+    start = time.monotonic()
+    pyramid.close()
+    assert time.monotonic() - start < 1
+    back.set()
+    assert cache.used == 0

@@ -200,3 +200,53 @@ def test_tile_of_several_levels(tmp_path: Path) -> None:
     source = TileSource(file, inspect(path).directories)
     assert np.array_equal(source.tile(1, 1, 0).pixels, levels[1][:64, 64:])
     file.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fleeting_tile_is_the_same_tile(kind: str, tmp_path: Path, read: Any) -> None:
+    """Tiles decoded into used memory kept something of the tile before, or differed at the slide's edge."""
+    source = read(write(tmp_path / "a.tif", **KINDS[kind])).source
+    for row in range(2):
+        for column in range(3):
+            kept = source.tile(0, column, row).pixels
+            assert np.array_equal(source.fleeting_tile(0, column, row).pixels, kept)
+
+
+def test_a_tile_that_is_kept_lasts(tmp_path: Path, read: Any) -> None:
+    """A cached tile was overwritten by the next one read in passing."""
+    source = read(write(tmp_path / "a.tif", compression="jpeg")).source
+    first = source.tile(0, 0, 0).pixels
+    before = first.copy()
+    source.fleeting_tile(0, 1, 0)
+    source.tile(0, 1, 1)
+    assert np.array_equal(first, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_rough_tile_is_nearly_the_means(kind: str, factor: int, tmp_path: Path, read: Any) -> None:
+    """The first picture of a slide was shifted, of another size, or of other colours."""
+    from PIL import Image
+
+    source = read(write(tmp_path / "a.tif", **KINDS[kind])).source
+    for column, row in ((0, 0), (2, 1)):
+        rough = source.tile_rough(0, column, row, factor)
+        fine = source.tile(0, column, row).pixels
+        means = np.asarray(Image.fromarray(fine).reduce(factor))
+        assert rough.pixels.shape == means.shape
+        assert rough.valid is None
+        inner = np.s_[: fine.shape[0] // factor, : fine.shape[1] // factor]
+        assert np.abs(rough.pixels[inner].astype(int) - means[inner]).mean() < 3
+
+
+def test_a_rough_tile_is_as_strict(tmp_path: Path, read: Any) -> None:
+    """A damaged tile was shown in the first picture as if it were sound."""
+    path = write(tmp_path / "a.tif", picture(256, 128, seed=3), compression="jpeg")
+    spoil_tile(path, 2)
+    empty_tile(path, 1)
+    source = read(path).source
+    with pytest.raises(TileFault):
+        source.tile_rough(0, 2, 0, 8)
+    empty = source.tile_rough(0, 1, 0, 8)
+    assert empty.pixels.shape == (8, 8, 3)
+    assert not empty.valid.any()
