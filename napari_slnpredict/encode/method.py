@@ -53,12 +53,15 @@ class Batch:
     step : int
     rng : torch.Generator
         Seeded by seed, step and device.
+    notes : dict
+        What `views` found and `loss` needs.
     """
 
     tiles: Tensor = field(repr=False)
     rows: NDArray[np.int64]
     step: int
     rng: Generator
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,9 @@ class Method(Protocol):
 
     def kept(self, heads: Any) -> dict[str, Any]:
         """Return the tensors of the heads that belong to the encoder afterwards, by name; empty when none do."""
+
+    def notices(self) -> list[str]:
+        """Return what the user must be told at the end: tiles left out, partners not found."""
 
 
 def draw_rows(table: TileTable, count: int, seed: int, step: int) -> NDArray[np.int64]:

@@ -57,7 +57,7 @@ class Pretrained:
     early : bool
         Whether patience ended it.
     notes : tuple of str
-        What the user was told.
+        What the method left out.
     """
 
     network: Any
@@ -131,6 +131,8 @@ def pretrain(
     finally:
         tiles.close()  # type: ignore[attr-defined]
         run.save()
+    for notice in method.notices():
+        yield Warn(notice)
     return run.result()
 
 
@@ -288,7 +290,8 @@ class _Run:
     def result(self) -> Pretrained:
         """Return what was learned."""
         module = self.module.cpu().eval()
-        return Pretrained(module.network, module.heads, tuple(self.curve), tuple(self.probes), self.early)
+        notes = tuple(self.method.notices())
+        return Pretrained(module.network, module.heads, tuple(self.curve), tuple(self.probes), self.early, notes)
 
 
 def _seed(*parts: int) -> int:

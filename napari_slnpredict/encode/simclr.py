@@ -103,3 +103,7 @@ class SimClr:
     def kept(self, heads: Any) -> dict[str, Any]:
         """Return nothing: the features are what is used."""
         return {}
+
+    def notices(self) -> list[str]:
+        """Return nothing: every tile has two views."""
+        return []

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Anchors tried before a data set is called unfit, and the least share of them that must have both kinds of partner.
 _TRIED, _LEAST = 400, 0.05
+#: Share of tiles without a partner from which the user is told.
+_MANY = 0.05
 
 
 @dataclass(frozen=True)
@@ -219,10 +221,13 @@ class Similarity:
         """Refuse tissue that has no near and far pairs."""
         s = self.settings
         self._planner = PairPlanner(table, PairSpec(s.near_um, s.far_um), tile_um)
+        self._asked = self._lacking = 0
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """Return the pairs of a step, (b, 2)."""
         pairs = self._planner.draw(self.settings.batch, self.settings.seed, step)
+        self._lacking += pairs.without_far + pairs.without_near
+        self._asked += len(pairs.far) + pairs.without_far + pairs.without_near
         return np.stack([pairs.first, pairs.second], axis=1)
 
     def heads(self, width: int) -> Any:
@@ -248,3 +253,10 @@ class Similarity:
     def kept(self, heads: Any) -> dict[str, Any]:
         """Return the layer that makes descriptors of features."""
         return {"descriptor.weight": heads.weight, "descriptor.bias": heads.bias}
+
+    def notices(self) -> list[str]:
+        """Return how many tiles had no partner, when they were many."""
+        if self._lacking <= _MANY * self._asked:
+            return []
+        share = self._lacking / self._asked
+        return [f"{share:.0%} of the tiles drawn had no near or no far partner on their slide and were passed over"]

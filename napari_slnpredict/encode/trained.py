@@ -129,6 +129,7 @@ def training_facts(start: Encoder, trained: Pretrained, method: Method, table: T
         "curve": _thinned(trained.curve),
         "probes": _thinned(trained.probes),
         "ended_early": trained.early,
+        "notes": list(trained.notes),
         "date": datetime.date.today().isoformat(),
         "versions": {
             "python": platform.python_version(), "torch": import_torch().__version__,

@@ -38,3 +38,14 @@ class Tiles:
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return tiles."""
         return self.pixels[rows]
+
+
+def stained(count: int, seed: int = 0) -> NDArray[np.float32]:
+    """Return tiles of two dyes in varying amounts and tints, (count, PX, PX, 3), 0 to 1."""
+    rng = np.random.default_rng(seed)
+    dyes = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+    own = dyes + 0.08 * rng.random((count, 2, 3))
+    own /= np.linalg.norm(own, axis=2, keepdims=True)
+    amounts = rng.gamma(2.0, 0.35, (count, PX, PX, 2)) + 0.15
+    density = np.einsum("bhws,bsc->bhwc", amounts, own)
+    return np.exp(-density).astype(np.float32)
