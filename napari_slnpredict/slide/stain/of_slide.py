@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 TILES, TILE_PX, MPP = 100, 224, 1.0
 #: Share of a tile that should be tissue; where no tile has as much (thin biopsies), a tenth will do.
 FULL_TISSUE, SOME_TISSUE = 0.6, 0.1
+#: Below this angle JPEG's coarse colour is made visible when stains are taken apart (seen at 7 to 8), degrees.
+LEAST_ANGLE = 9.0
 
 _FITS = {"macenko": (fit_macenko, FitSpec(every=2)), "vahadane": (fit_vahadane, FitSpec(every=4, faintest=False))}
 
@@ -78,6 +80,10 @@ def slide_stain(
     matrix = _median(slide, found, spec.white, method)
     if matrix.failed > matrix.tiles:
         yield Warn(f"the stain was found in {matrix.tiles} of {matrix.tiles + matrix.failed} places only")
+    if matrix.angle < LEAST_ANGLE:
+        yield Warn(
+            f"its two stains are hardly apart ({matrix.angle:.0f} degrees): in another stain it may look blotchy"
+        )
     return matrix
 
 

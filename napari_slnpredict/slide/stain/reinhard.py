@@ -25,7 +25,7 @@ LEAST_DEVIATION, ONE_COLOUR = 1e-3, 0.3
 #: Pixels painted at once on a CPU: larger tensors leave its caches, and everything takes three times as long.
 CPU_PX = 100_000
 #: A deviation is stretched by at most this.
-MOST_STRETCH = 5.0
+MOST_STRETCH = 3.0
 
 
 def fit_reinhard(tiles: Tensor, spec: FitSpec | None = None) -> ColourFit:

@@ -210,6 +210,17 @@ def test_picture_equals_torchstains(normalizers: Any) -> None:
         assert float((ours[k] - theirs).mean().abs()) < 1.0
 
 
+def test_half_empty_tiles_too(normalizers: Any) -> None:
+    """With strength over every pixel, asked for, our stains and strengths are torchstain's on half empty tiles too."""
+    tiles = torch.stack([tile(LAB_A, 4, 128, glass=0.5), tile(LAB_B, 5, 128, glass=0.3)])
+    fit = fit_macenko(tiles, FitSpec(everywhere=True))
+    for k in range(2):
+        peer = normalizers.MacenkoNormalizer("numpy")
+        peer.fit(tiles[k].numpy())
+        np.testing.assert_allclose(fit.stains[k], peer.HERef.T, atol=1e-3)
+        np.testing.assert_allclose(fit.strength[k], peer.maxCRef, rtol=5e-3)
+
+
 def test_reinhard_equals_torchstain(normalizers: Any) -> None:
     """On tissue alone it is torchstain's but for its sample deviation and the last rounding."""
     tiles = full_tiles()

@@ -233,6 +233,15 @@ def test_pale_tiles_do_not_move_a_slides_stain() -> None:
     assert any(isinstance(event, Warn) for event in events)
 
 
+def test_stains_hardly_apart_are_told() -> None:
+    """Such a slide looks blotchy in another stain: the user must know that it is not the tissue."""
+    near = ((0.55, 0.75, 0.36), (0.48, 0.80, 0.36))
+    events: list[Event] = []
+    slide = stained_slide(near)
+    run(slide_stain(slide, all_tissue(slide)), events.append)
+    assert any(isinstance(event, Warn) and "degrees" in event.message for event in events)
+
+
 def test_a_slide_without_stain_is_refused() -> None:
     """Without two stains there is nothing to convert; a guess would paint it purple."""
     slide = stained_slide()
