@@ -122,13 +122,14 @@ class Asks(QObject):
             self.forget_click()
             self._say(None, NO_TISSUE)
             return
-        self.outline.show(grid, corner)
         slide, engine = shown.slide, self._engine
         if answered is not None and tile is not None:
             head, prediction = answered.head, answered.prediction
             self._start("click", shown, lambda: click_job(slide, head, prediction, point_um), self._told)
         elif so_far is not None:
             self._start("click", shown, lambda: place_job(slide, so_far, engine, point_um), self._told)
+        # After the job was started: the answer is found while the square is drawn, and comes before the next frame.
+        self.outline.show(grid, corner)
 
     def ask_first(
         self,

@@ -125,9 +125,8 @@ class Outline:
         dark, light, px = self._squares(viewer.scene.camera.zoom)
         layer = self.layer
         if layer is not None:
-            layer.data = [dark, light]
+            layer.data = [dark, light]  # two shapes as before: they keep their colours
             layer.edge_width = [DARK_PX * px, LIGHT_PX * px]
-            layer.edge_color = [DARK, LIGHT]
             return
         add_quietly(
             viewer,

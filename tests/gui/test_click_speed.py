@@ -46,4 +46,4 @@ def test_click_at_twenty_thousand_tiles(make_viewer: Any, fake_world: Any, wait:
         spent.append(time.perf_counter() - start)
         assert controller.asks.here.tile == tile
         assert controller.asks.here.probabilities_without is not None
-    assert min(spent) < 0.3, spent
+    assert float(np.median(spent)) < 0.3, spent
