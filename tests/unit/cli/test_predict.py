@@ -276,3 +276,50 @@ def test_an_empty_slide_is_done_not_failed(tmp_path: Path, model: Path, capsys: 
     slide = write_slide(tmp_path / "glass.svs", tissue=False)
     assert leave("predict", slide, "--model", model, "--out", tmp_path / "out") == 0
     assert "No tissue found on this slide." in capsys.readouterr().err
+
+
+def test_shards_share_a_folder(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The shards of a job array would overwrite each other's tables, names or failures."""
+    write_slide(tmp_path / "s" / "case1" / "x.svs", size=(320, 256))
+    write_slide(tmp_path / "s" / "case2" / "x.svs", size=(384, 256))
+    write_slide(tmp_path / "s" / "y.svs", size=(320, 256))
+    (tmp_path / "s" / "bad.svs").write_text("no slide")
+    arguments = ["predict", tmp_path / "s", "--model", model]
+    assert leave(*arguments, "--out", tmp_path / "whole") == 1
+    codes = [leave(*arguments, "--out", tmp_path / "out", "--shard", f"{index}/3") for index in (1, 2, 3)]
+    assert sorted(codes) == [0, 0, 1], "the shard with the bad slide says so"
+    for name in ("predictions.csv", "failures.csv"):
+        different = ("seconds",)
+        ours, whole = table(tmp_path / "out" / name), table(tmp_path / "whole" / name)
+        assert [{k: v for k, v in row.items() if k not in different} for row in ours] == [
+            {k: v for k, v in row.items() if k not in different} for row in whole
+        ]
+    assert "Shard 1/3: 2 of 4 slides." in capsys.readouterr().err
+
+
+def test_a_shard_without_slides_is_done(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last jobs of an array longer than the cohort would fail."""
+    slide = write_slide(tmp_path / "a.svs", size=(320, 256))
+    arguments = ["predict", slide, "--model", model, "--out", tmp_path / "out", "--json"]
+    assert leave(*arguments, "--shard", "3/3") == 0
+    said = capsys.readouterr()
+    assert "Shard 3/3: 0 of 1 slides." in said.err
+    assert json.loads(said.out)["shard"] == "3/3"
+
+
+@pytest.mark.parametrize(("option", "value"), [("--shard", "0/3"), ("--cluster", "local:0"), ("--cluster", "here")])
+def test_a_misspelt_share_is_a_usage_error(tmp_path: Path, option: str, value: str) -> None:
+    """A job array would run with all the slides, or a traceback."""
+    assert leave("predict", tmp_path / "a.svs", option, value) == 2
+    assert leave("embed", tmp_path / "a.svs", option, value) == 2
+
+
+def test_a_failure_names_the_line_of_the_table(tmp_path: Path, model: Path) -> None:
+    """A file missing from a cohort of a thousand would have to be searched for."""
+    write_slide(tmp_path / "a.svs", size=(320, 256))
+    (tmp_path / "cohort.csv").write_text("path,slide,patient\na.svs,case A,p1\nb.svs,,p2\n")
+    assert leave("predict", tmp_path / "cohort.csv", "--model", model, "--out", tmp_path / "out") == 1
+    (row,) = table(tmp_path / "out" / "failures.csv")
+    assert row["slide"] == "b.svs"
+    assert row["message"].endswith("(line 3 of cohort.csv)")
+    assert [row["slide_id"] for row in table(tmp_path / "out" / "predictions.csv")] == ["case A"]
