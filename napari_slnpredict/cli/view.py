@@ -28,12 +28,54 @@ def view(
         typer.Option("--model", help="Name or folder of the model the dock starts with.", show_default=False),
     ] = None,
     mpp: Mpp = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--scores",
+            help="Scores to show as a map on the first slide: a CSV or h5 of CLAM, TRIDENT, STAMP, WSInfer or ours. "
+            "May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    scores_size: Annotated[
+        float | None,
+        typer.Option(
+            "--scores-size",
+            help="Side of the scores' tiles, in the unit of their places, where the file does not say.",
+            min=0.0,
+            show_default=False,
+        ),
+    ] = None,
+    scores_unit: Annotated[
+        str,
+        typer.Option(
+            "--scores-unit",
+            metavar="px|um|NUMBER",
+            help="Unit of the scores' places where the file does not say: pixels of the full image, µm, or the µm of "
+            "one unit.",
+            callback=lambda value: _unit(value),
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Open slides in the viewer, with the model beside them."""
     need_viewer()
     from napari_slnpredict.plugin.launch import view as show
 
-    show(slides or [], model=model, mpp=mpp)
+    show(slides or [], model=model, mpp=mpp, scores=scores or [], scores_size=scores_size, scores_unit=scores_unit)
+
+
+def _unit(value: str) -> str:
+    """Return a unit of places that can be understood."""
+    if value in ("", "px", "um"):
+        return value
+    try:
+        known = float(value) > 0
+    except ValueError:
+        known = False
+    if not known:
+        raise typer.BadParameter(f"{value!r} is neither px nor um nor a number of µm")
+    return value
 
 
 def need_viewer() -> None:

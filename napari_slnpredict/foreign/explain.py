@@ -63,6 +63,8 @@ class ScoreAnswer:
     others : tuple of (str, float)
         The file's other columns.
     reason : str
+    tiles_so_far : None
+        As in a model's answer: nothing more will be known of it.
     """
 
     tile: int | None = None
@@ -77,6 +79,7 @@ class ScoreAnswer:
     times_mean: float | None = None
     others: tuple[tuple[str, float], ...] = ()
     reason: str = ""
+    tiles_so_far: None = None
 
 
 def scales(column: Column) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ from .overview import Overview
 from .preferences import viewer_options, wish
 from .remember import Memory
 from .runs import Runs
+from .score_layer import SCORES
+from .scores import Scores
 from .slides import Shown, Slides
 from .tissue_layer import TISSUE, TissueLayer
 from .view import Camera, prepare_canvas
@@ -104,6 +106,7 @@ class Controller(QObject):
         self._ready_timer = QTimer(self, singleShot=True, interval=READY_AFTER_MS)
         self._ready_timer.timeout.connect(self._make_ready)
         self._connect()
+        self.scores = Scores(self)  # hears of a slide after the controller has cleaned up for it
         keys.bind(viewer, find_controller)
         if self.slides.current is not None:
             self._slide_changed()
@@ -306,6 +309,8 @@ class Controller(QObject):
 
     def step_tile(self, step: int) -> None:
         """Show the next (+1) or previous (-1) tile by the map's values."""
+        if self.scores.step(step):
+            return
         tile = self.asks.next_tile(self.maps.values, step)
         if tile is not None:
             self.jump_to(tile)
@@ -416,5 +421,5 @@ class Controller(QObject):
 
     def _ours(self) -> list[Any]:
         viewer = self.viewer
-        ours = (*MAP_LAYERS, TISSUE, OUTLINE)
+        ours = (*MAP_LAYERS, SCORES, TISSUE, OUTLINE)
         return [] if viewer is None else [x for x in viewer.layers if x.metadata.get(ROLE_KEY) in ours]

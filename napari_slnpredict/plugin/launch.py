@@ -21,6 +21,9 @@ def open_viewer(
     run: bool = False,
     viewer: Any = None,
     beside: bool = False,
+    scores: Sequence[Path | str] = (),
+    scores_size: float | None = None,
+    scores_unit: str = "",
 ) -> Any:
     """Return a napari viewer with the dock open; the first slide opens in the background, the others wait in its list.
 
@@ -40,8 +43,14 @@ def open_viewer(
         A viewer that exists already.
     beside : bool
         Show the second slide beside the first, cameras linked; with one slide, that slide twice.
+    scores : sequence of path
+        Files of scores to show on the first slide.
+    scores_size, scores_unit
+        What those files do not say themselves (`foreign.scores.Answers`).
     """
     import napari
+
+    from napari_slnpredict.foreign.scores import Answers
 
     from .controller import controller_for
     from .view import prepare_canvas
@@ -60,6 +69,8 @@ def open_viewer(
         controller.open(slides[0], mpp)
         if beside:
             controller.beside.open(slides[min(1, len(slides) - 1)], mpp=mpp)
+    if scores:
+        controller.scores.open([Path(path) for path in scores], Answers(scores_size, scores_unit))
     return viewer
 
 
@@ -89,11 +100,17 @@ def view(
     mpp: float | None = None,
     run: bool = False,
     beside: bool = False,
+    scores: Sequence[Path | str] = (),
+    scores_size: float | None = None,
+    scores_unit: str = "",
 ) -> None:
     """Open the viewer (`open_viewer`) and stay until its window is closed."""
     import napari
 
-    open_viewer(paths, model, mpp=mpp, run=run, beside=beside)
+    open_viewer(
+        paths, model, mpp=mpp, run=run, beside=beside,
+        scores=scores, scores_size=scores_size, scores_unit=scores_unit,
+    )  # fmt: skip
     napari.run()
     # What runs is told to stop and keeps what it has; the interpreter must not leave before it has.
     wait_for_threads()

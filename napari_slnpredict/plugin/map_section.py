@@ -15,10 +15,13 @@ from .widgets import ColourBar, Fold, Row, TileButton, Words
 
 if TYPE_CHECKING:
     from .controller import Controller
+    from .maps import Maps, MapState
+    from .scores import Scores
 
 #: Steps of the threshold slider.
 STEPS = 200
 
+NO_MODEL_MAP = "the model's map (press Run)"
 SCALE_WORDS = {"share": "attention, × mean", "attention": "attention, raw", "rank": "attention, rank"}
 
 
@@ -29,6 +32,8 @@ class MapSection(Fold):
         super().__init__("Map")
         self._controller = controller
         self._maps = controller.maps
+        self._scores = controller.scores
+        self._listed: list[tuple[str, object]] = []
         self.scale = QComboBox()
         self.scale.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.scale.setToolTip("Attention says where the model looked; evidence says what it made of it")
@@ -42,44 +47,84 @@ class MapSection(Fold):
         self.area = Words()
         self.strip = StripWidget(controller)
         self.add(Row("Show", self.scale), self.colours, self.range)
-        self.add(Row("Above", self.threshold), self.area, self.strip)
+        self.threshold_row = Row("Above", self.threshold)
+        self.add(self.threshold_row, self.area, self.strip)
+        self.notes = Words(quiet=True)
+        self.add(self.notes)
         self._maps.changed.connect(self.refresh)
+        self._scores.changed.connect(self.refresh)
         controller.answer_changed.connect(self.refresh)
         self.refresh()
 
+    @property
+    def source(self) -> Maps | Scores:
+        """Who the map comes from: the model, or a file of scores."""
+        return self._maps if self._scores.file is None else self._scores
+
     def refresh(self) -> None:
         """Show the map's present state."""
-        state, scales = self._maps.state, self._controller.scales()
-        self.setVisible(self._maps.values is not None)
-        self._fill(scales or ["share"], state.scale)
+        state, scales = self.source.state, self._controller.scales()
+        self.setVisible(self._maps.values is not None or bool(self._scores.files))
+        self._fill(self._entries(scales), self._scores.choice or state.scale)
+        there = self.source.values is not None
+        for widget in (self.colours, self.range, self.threshold_row, self.area):
+            widget.setVisible(there)
+        file = self._scores.file
+        self.notes.say("\n".join((words.score_facts(file.scores), *file.scores.notes)) if file is not None else "")
+        if there:
+            self._show(state, finished=bool(scales) or file is not None)
+
+    def _entries(self, scales: list[str]) -> list[tuple[str, object]]:
+        """Return what can be chosen, in words: the model's scales, then the columns of score files."""
+        own: list[tuple[str, object]] = [(scale_words(scale), scale) for scale in scales or ["share"]]
+        if self._maps.values is None:
+            own = [(NO_MODEL_MAP, "share")]
+        return own + list(self._scores.choices())
+
+    def _show(self, state: MapState, *, finished: bool) -> None:
+        """Show colours, range and threshold."""
         self.colours.show_stops(SIDES if state.two_sided else AMOUNT)
         line = words.range_line(state.low, state.high, state.unit, top=None if state.two_sided else state.top)
         sides = "blue against, orange for · " if state.two_sided else ""
-        self.range.say(sides + line + ("" if scales else " · so far"))
-        reach = state.high or 1.0
+        self.range.say(sides + line + ("" if finished else " · so far"))
+        lowest, reach = reach_of(state)
         self.threshold.blockSignals(True)
-        self.threshold.setValue(round(state.threshold / reach * STEPS))
-        self.threshold.setEnabled(bool(scales))
+        self.threshold.setValue(round((state.threshold - lowest) / reach * STEPS))
+        self.threshold.setEnabled(finished)
         self.threshold.blockSignals(False)
         sign = "±" if state.two_sided else "≥"
-        limit = f"{sign} {words.three(state.threshold)}" if state.threshold > 0 else "all"
+        limit = f"{sign} {words.three(state.threshold)}" if state.threshold > lowest else "all"
         self.area.say(f"{limit}: {words.area(state.area_mm2)} in {words.count(state.tiles)} tiles")
 
-    def _fill(self, scales: list[str], present: str) -> None:
-        listed = [self.scale.itemData(row) for row in range(self.scale.count())]
+    def _fill(self, entries: list[tuple[str, object]], present: object) -> None:
         self.scale.blockSignals(True)
-        if listed != scales:
+        if self._listed != entries:
+            self._listed = entries
             self.scale.clear()
-            for scale in scales:
-                self.scale.addItem(scale_words(scale), scale)
-        self.scale.setCurrentIndex(max(0, self.scale.findData(present)))
+            for told, entry in entries:
+                self.scale.addItem(told, entry if isinstance(entry, str) else None)
+                self.scale.setItemData(self.scale.count() - 1, told, Qt.ItemDataRole.ToolTipRole)
+        chosen = next((row for row, (_, entry) in enumerate(entries) if entry == present), 0)
+        self.scale.setCurrentIndex(chosen)
         self.scale.blockSignals(False)
 
     def _scale_chosen(self, index: int) -> None:
-        self._maps.show_scale(self.scale.itemData(index))
+        entry = self._listed[index][1]
+        if isinstance(entry, str):
+            self._scores.choose(None)
+            self._maps.show_scale(entry)
+        else:
+            self._scores.choose(entry)
 
     def _threshold_moved(self, value: int) -> None:
-        self._maps.set_threshold(value / STEPS * self._maps.state.high)
+        lowest, reach = reach_of(self.source.state)
+        self.source.set_threshold(lowest + value / STEPS * reach)
+
+
+def reach_of(state: MapState) -> tuple[float, float]:
+    """Return where the threshold slider begins, and how far it reaches."""
+    lowest = 0.0 if state.two_sided else state.low
+    return lowest, (state.high - lowest) or 1.0
 
 
 class StripWidget(QWidget):
@@ -89,6 +134,7 @@ class StripWidget(QWidget):
         super().__init__()
         self._controller = controller
         self._asks = controller.asks
+        self._scores = controller.scores
         self._labels = [Words(), Words()]
         self._buttons = [[TileButton(controller.jump_to) for _ in range(STRIP)] for _ in range(2)]
         layout = QGridLayout(self)
@@ -101,11 +147,12 @@ class StripWidget(QWidget):
         layout.setColumnStretch(0, 1)
         self._asks.strip_changed.connect(self.refresh)
         self._asks.pictures_arrived.connect(self.refresh)
+        self._scores.changed.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the present strip."""
-        strip = self._asks.strip
+        """Show the present strip; it is the model's, not of somebody's scores."""
+        strip = self._asks.strip if self._scores.file is None else None
         self.setVisible(strip is not None)
         if strip is None:
             return

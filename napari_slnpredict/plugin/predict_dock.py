@@ -22,6 +22,7 @@ from .answer_section import AnswerSection
 from .controller import Controller, controller_for
 from .here_section import HereSection
 from .map_section import MapSection
+from .scores_section import ScoreButton, ScoreQuestion
 from .start_section import ModelRows, ProblemRow, RunRows, SlideRows
 from .view_section import ViewRows
 
@@ -38,7 +39,7 @@ QPushButton#slnRun:disabled { background: QUIET_GROUND; color: QUIET; }
 QLabel[quiet="true"] { color: QUIET; }
 QPushButton#slnFold { background: none; border: none; text-align: left; font-weight: bold; padding: 2px 0px; }
 QPushButton#slnFold:focus { border: 1px solid #7fc4ff; }
-QToolButton[small="true"] { padding: 3px 1px; border: 1px solid QUIET_GROUND; border-radius: 2px; }
+QToolButton[small="true"] { padding: 3px 0px; border: 1px solid QUIET_GROUND; border-radius: 2px; }
 QToolButton[small="true"]:checked { background: #0a66b0; color: white; }
 QToolButton[small="true"]:focus { border: 1px solid #7fc4ff; }
 QFrame#slnLine { background: QUIET_GROUND; border: none; max-height: 1px; min-height: 1px; }
@@ -46,6 +47,8 @@ QToolButton[tile="true"] { padding: 0px; border: 1px solid QUIET_GROUND; }
 QToolButton[tile="true"]:focus { border: 2px solid #7fc4ff; }
 QWidget#slnProblem { border: 1px solid #c8641e; border-left: 5px solid #c8641e; border-radius: 3px; }
 QWidget#slnProblem QLabel { border: none; }
+QWidget#slnScoreQuestion { border: 1px solid #0a66b0; border-left: 5px solid #0a66b0; border-radius: 3px; }
+QWidget#slnScoreQuestion QLabel { border: none; }
 """
 
 
@@ -79,11 +82,14 @@ class PredictDock(QScrollArea):
         self.run = RunRows(self.controller)
         self.problem = ProblemRow(self.controller)
         self.answer = AnswerSection(self.controller)
+        self.score_question = ScoreQuestion(self.controller)
         self.map = MapSection(self.controller)
         self.here = HereSection(self.controller)
+        self.score_button = ScoreButton(self.controller)
         self.ends = EndRow(self.controller)
         sections = (
-            self.slide, self.view, self.model, self.run, self.problem, self.answer, self.map, self.here, self.ends,
+            self.slide, self.view, self.model, self.run, self.problem, self.score_question, self.answer, self.map,
+            self.here, self.score_button, self.ends,
         )  # fmt: skip
         for section in sections:
             layout.addWidget(section)
@@ -108,7 +114,7 @@ class PredictDock(QScrollArea):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Widen with the user's font: nothing is cut off, and nothing scrolls sideways."""
         if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
-            bar = self.verticalScrollBar().sizeHint().width()
+            bar = self.verticalScrollBar().sizeHint().width() + 4  # a style sheet's bar is wider than it says
             self.setMinimumWidth(max(WIDTH, watched.minimumSizeHint().width() + bar))
         return False
 
@@ -135,15 +141,12 @@ class PredictDock(QScrollArea):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Open what was dropped; the first file is shown, the others wait in the list."""
+        """Open what was dropped: the first slide is shown, the others wait in the list; scores become maps."""
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
         if not paths:
             return
         event.acceptProposedAction()
-        for path in paths[1:]:
-            if path not in self.controller.slides.choices:
-                self.controller.slides.choices.append(path)
-        self.controller.open(paths[0])
+        self.controller.scores.open_dropped(paths)
 
 
 def blend(above: Sequence[float], below: Sequence[float], share: float) -> str:

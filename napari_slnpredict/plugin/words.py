@@ -155,6 +155,46 @@ def range_line(low: float, high: float, unit: str, *, top: float | None = None) 
     return f"{three(low)} to {three(high)}{' ' + unit if unit else ''}{more}"
 
 
+def score_choice(scores: Any, column: str, scale: str) -> str:
+    """Return a column of a score file as the user chooses it: ``attention, × mean · slide.h5``."""
+    told = {"times": ", × mean", "rank": ", rank", "value": ""}[scale]
+    return f"{column}{told} · {scores.source}"
+
+
+def score_lines(answer: Any) -> list[str]:
+    """Return what is known of a tile from somebody's scores, a fact a line."""
+    if answer.tile is None or not answer.name:
+        return [f"{answer.reason[:1].upper()}{answer.reason[1:]}."]
+    lines = []
+    if answer.value is None:
+        lines.append(f"{answer.name}: {answer.reason}")
+    else:
+        unit = f" {answer.unit}" if answer.unit in ("logit", "probability") else ""
+        lines.append(f"{answer.name} {three(answer.value)}{unit}")
+        if answer.times_mean is not None:
+            lines.append(f"{three(answer.times_mean)} × mean")
+        lines.append(f"rank {count(answer.rank)} of {count(answer.of)}")
+        lines.append(f"{below(answer.percentile)} of the tiles are below")
+    return lines + [f"{name} {three(value)}" for name, value in answer.others]
+
+
+def below(percent: float) -> str:
+    """Return a share of tiles in per cent, as exact as it matters."""
+    return f"{percent:.0f} %" if percent <= 99 or percent >= 100 else f"{percent:.2f}".rstrip("0") + " %"
+
+
+def score_facts(scores: Any) -> str:
+    """Return what a score file is: ``from CLAM · 1,240 tiles of 1,024 px``."""
+    side = three(scores.places.size_level0)
+    return f"from {scores.program} · {count(len(scores.places))} tiles of {side} px"
+
+
+def size_hint(apart: float | None) -> str:
+    """Return what is known about the size of tiles whose file does not say it."""
+    unit = "The side of a tile, in the unit of its places."
+    return unit if apart is None else f"{unit} They lie {apart:g} apart: without overlap that is the size."
+
+
 def command_line(
     path: Path, model: str, *, device: str, mpp: float | None, out: Path | None, default_device: str = "auto"
 ) -> str:

@@ -459,3 +459,25 @@ def test_hundred_thousand_tiles_are_fast(tmp_path: Path) -> None:
     irregular = lay_scores(raw, "t.h5", big, Answers(size=512))
     assert time.perf_counter() - start < 10  # 1.5 s on a quiet machine
     assert irregular.places.owner.size <= 8_100_000
+
+
+def test_real_level_of_no_whole_factor(shared: Path) -> None:
+    """A downsample of 4.0011 taken for 4 would shift a map by a tile over a large slide (slideflow#440)."""
+    from napari_slnpredict.foreign.raw import RawScores
+    from napari_slnpredict.foreign.scores import facts_of
+    from napari_slnpredict.slide.slide import open_slide
+
+    path = shared / "cohort" / "slides" / "ln01a.svs"
+    if not path.is_file():
+        pytest.skip("the slide is not here")
+    with open_slide(path) as slide:
+        facts = facts_of(slide)
+    size = 56 * facts.level_downsamples[1]
+    assert size != 56 * 4
+    corners = np.floor(made.square(12, 12, size))
+    raw = RawScores("clam", corners, ("a",), np.zeros((144, 1)), unit="px", size=56, size_level=1)
+    scores = lay_scores(raw, "ln01a.h5", facts, Answers())
+    assert scores.places.size_level0 == pytest.approx(size)
+    first, last = corners_drawn(scores)[[0, -1]]
+    assert np.abs(first[:2] - corners[0]).max() <= 0.5
+    assert np.abs(last[2:] - (corners[-1] + size)).max() <= 0.5
