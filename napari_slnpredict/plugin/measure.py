@@ -116,11 +116,17 @@ class Measure(QObject):
             metadata={ROLE_KEY: MEASURE},
         )
         layer.events.data.connect(self._label)
+        layer.events.set_data.connect(self._label_drawn)  # while a line is being drawn, napari tells nothing else
         layer.events.mode.connect(self._another_mode)
         return layer
 
     def _lengths(self, lines: Sequence[Any]) -> NDArray[np.object_]:
         return np.asarray([length_text(line, self._mpp) for line in lines], dtype=object)
+
+    def _label_drawn(self, event: Any) -> None:
+        layer = event.source
+        if layer._is_creating and len(layer.features) == layer.nshapes:
+            self._label(event)
 
     def _label(self, event: Any) -> None:
         layer = event.source
