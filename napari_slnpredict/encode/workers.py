@@ -82,10 +82,9 @@ class Workers:
     def fetch(self, timeout: float) -> list[Done]:
         """Return what is done, after waiting up to `timeout` seconds for news; raise what a thread raised."""
         self._results.news.wait(timeout)
-        found, error = self._results.fetch()
-        if error is not None:
-            raise error
-        return found
+        if self._results.error is not None:
+            raise self._results.error  # what is done stays there for `left`
+        return self._results.fetch()
 
     def stop(self) -> None:
         """Stop without computing what waits; threads inside a long pass end by themselves soon after."""
@@ -97,7 +96,7 @@ class Workers:
 
     def left(self) -> list[Done]:
         """Return results nobody fetched; errors after a stop are of no interest."""
-        return self._results.fetch()[0]
+        return self._results.fetch()
 
     def _work(self) -> None:
         try:
@@ -235,7 +234,7 @@ class _Results:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: list[Done] = []
-        self._error: Exception | None = None
+        self.error: Exception | None = None
         self._count = 0  # tiles in `_found`
         self._fetched = time.monotonic()
         self.news = threading.Event()
@@ -250,13 +249,13 @@ class _Results:
 
     def fail(self, error: Exception) -> None:
         with self._lock:
-            self._error = self._error or error
+            self.error = self.error or error
         self.news.set()
 
-    def fetch(self) -> tuple[list[Done], Exception | None]:
-        """Return everything so far, and what a thread raised."""
+    def fetch(self) -> list[Done]:
+        """Return everything since the last time."""
         self.news.clear()
         with self._lock:
             found, self._found, self._count = self._found, [], 0
             self._fetched = time.monotonic()
-            return found, self._error
+            return found

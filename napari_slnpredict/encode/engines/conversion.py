@@ -66,7 +66,8 @@ class Conversion:
         """Return the network compiled for this CPU: `streams` at a time, each on one thread, `batch` tiles a pass."""
         openvino = import_openvino()
         core = openvino.Core()
-        model = core.read_model(self.graph.tobytes(), openvino.Tensor(self.weights, shared_memory=True))
+        # A copy: OpenVINO goes on using this memory without holding on to the array (seen as features that are NaN).
+        model = core.read_model(self.graph.tobytes(), openvino.Tensor(self.weights, shared_memory=False))
         model.reshape([batch, self.tile_px, self.tile_px, 3])
         return core.compile_model(
             model,
