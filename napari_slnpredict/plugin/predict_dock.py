@@ -22,6 +22,7 @@ from .answer_section import AnswerSection
 from .controller import Controller, controller_for
 from .here_section import HereSection
 from .map_section import MapSection
+from .scores_section import ScoreButton, ScoreQuestion
 from .start_section import ModelRows, ProblemRow, RunRows, SlideRows
 from .view_section import ViewRows
 
@@ -46,6 +47,8 @@ QToolButton[tile="true"] { padding: 0px; border: 1px solid QUIET_GROUND; }
 QToolButton[tile="true"]:focus { border: 2px solid #7fc4ff; }
 QWidget#slnProblem { border: 1px solid #c8641e; border-left: 5px solid #c8641e; border-radius: 3px; }
 QWidget#slnProblem QLabel { border: none; }
+QWidget#slnScoreQuestion { border: 1px solid #0a66b0; border-left: 5px solid #0a66b0; border-radius: 3px; }
+QWidget#slnScoreQuestion QLabel { border: none; }
 """
 
 
@@ -79,11 +82,14 @@ class PredictDock(QScrollArea):
         self.run = RunRows(self.controller)
         self.problem = ProblemRow(self.controller)
         self.answer = AnswerSection(self.controller)
+        self.score_question = ScoreQuestion(self.controller)
         self.map = MapSection(self.controller)
         self.here = HereSection(self.controller)
+        self.score_button = ScoreButton(self.controller)
         self.ends = EndRow(self.controller)
         sections = (
-            self.slide, self.view, self.model, self.run, self.problem, self.answer, self.map, self.here, self.ends,
+            self.slide, self.view, self.model, self.run, self.problem, self.score_question, self.answer, self.map,
+            self.here, self.score_button, self.ends,
         )  # fmt: skip
         for section in sections:
             layout.addWidget(section)
@@ -135,15 +141,12 @@ class PredictDock(QScrollArea):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Open what was dropped; the first file is shown, the others wait in the list."""
+        """Open what was dropped: the first slide is shown, the others wait in the list; scores become maps."""
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
         if not paths:
             return
         event.acceptProposedAction()
-        for path in paths[1:]:
-            if path not in self.controller.slides.choices:
-                self.controller.slides.choices.append(path)
-        self.controller.open(paths[0])
+        self.controller.scores.open_dropped(paths)
 
 
 def blend(above: Sequence[float], below: Sequence[float], share: float) -> str:
