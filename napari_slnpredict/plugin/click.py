@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .layers import AXES, ROLE_KEY, add_quietly, assert_gui_thread
+from .layers import AXES, ROLE_KEY, add_quietly, assert_gui_thread, to_world
 
 if TYPE_CHECKING:
     from napari_slnpredict.foreign.places import Places
@@ -92,7 +92,7 @@ class Outline:
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = weakref.ref(viewer)
-        self._tile: tuple[float, float, float, float] | None = None  # left, top, side (world), um per level-0 px
+        self._tile: tuple[float, float, float] | None = None  # left, top, side, um in the world
         viewer.scene.camera.events.zoom.connect(self._rescale)
 
     @property
@@ -106,7 +106,7 @@ class Outline:
         """Outline a tile's place, given by its corner (x, y in level-0 px)."""
         mpp = grid.slide_mpp
         x, y = corner
-        self._tile = ((x - 0.5) * mpp, (y - 0.5) * mpp, grid.size_level0 * mpp, mpp)
+        self._tile = (to_world(x, mpp), to_world(y, mpp), grid.size_level0 * mpp)
         self._draw()
 
     def hide(self) -> None:
@@ -146,7 +146,7 @@ class Outline:
     def _squares(self, zoom: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """Return the dark and the light square, (4, 2) float64, world y x, and the um of a screen px."""
         assert self._tile is not None
-        left, top, side, _ = self._tile
+        left, top, side = self._tile
         px = 1.0 / zoom
         unit = np.asarray([[0, 0], [0, 1], [1, 1], [1, 0]], float)
         corner = np.asarray([top, left])

@@ -39,6 +39,22 @@ def um_units(mpp: float | None) -> tuple[str, str]:
     return ("um", "um") if mpp else ("pixel", "pixel")
 
 
+def to_world(place_px: float, pixel: float) -> float:
+    """Return where a place along one axis (level-0 px) lies in napari's world, whose 0 is the middle of pixel 0.
+
+    Parameters
+    ----------
+    pixel : float
+        A level-0 px in the world: um, or 1 where the slide has no scale.
+    """
+    return (place_px - 0.5) * pixel
+
+
+def from_world(world: float, pixel: float) -> float:
+    """Return the place along one axis, level-0 px, of a coordinate of napari's world (`to_world`)."""
+    return world / pixel + 0.5
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where a small image lies in the world.

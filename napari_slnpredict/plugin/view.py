@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import words
+from .layers import from_world, to_world
 from .last_view import LastView
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Camera:
         height, width = viewer.canvas.size
         zoom, pixel = viewer.scene.camera.zoom, self._pixel
         half_w, half_h = width / zoom / 2 / pixel, height / zoom / 2 / pixel
-        x, y = x / pixel + 0.5, y / pixel + 0.5  # world 0 is the middle of pixel 0
+        x, y = from_world(x, pixel), from_world(y, pixel)
         return Rectangle(x - half_w, y - half_h, x + half_w, y + half_h)
 
     @property
@@ -177,7 +178,7 @@ class Camera:
             return
         if least_magnification and viewer.scene.camera.zoom * UM_PER_PX_AT_1X < least_magnification:
             self.magnify(least_magnification)
-        viewer.scene.camera.center = ((y - 0.5) * self._pixel, (x - 0.5) * self._pixel)
+        viewer.scene.camera.center = (to_world(y, self._pixel), to_world(x, self._pixel))
 
     def _moved(self, event: object = None) -> None:
         self.first.look_at(self.rectangle())
