@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import words
-from .layers import from_world, to_world
 from .last_view import LastView
+from .layers import from_world, to_world
 
 if TYPE_CHECKING:
     from napari_slnpredict.slide.grid import TileGrid
