@@ -10,6 +10,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,6 +21,7 @@ from .options import AsJson
 from .view import has_display
 
 if TYPE_CHECKING:
+    from napari_slnpredict.encode.record import Encoder
     from napari_slnpredict.settings import Settings
 
 #: Least free space for the cache before a warning, bytes.
@@ -66,6 +68,7 @@ def examine() -> Iterator[Check]:
         ("Settings", _settings),
         ("torch", _torch),
         ("Device", _device),
+        ("Engine", _engine),
         ("Reader: tiles", _own_reader),
         ("Reader: tiffslide", lambda: _library("Reader: tiffslide", "tiffslide")),
         ("Reader: openslide", lambda: _library("Reader: openslide", "openslide", "openslide-python")),
@@ -145,6 +148,39 @@ def _device() -> Check:
             "install the torch build for your driver: see pytorch.org/get-started",
         )
     return Check("Device", "PASS", found)
+
+
+def _engine() -> Check:
+    """Say what would run the shipped encoder, and what stands against anything faster."""
+    from napari_slnpredict.encode.encoder import DEFAULT, load_encoder
+    from napari_slnpredict.encode.engines import PRECISION, TITLES, candidates, choose_device, openvino_version
+
+    settings = _loaded()
+    device = choose_device(settings.device)
+    possible = candidates(settings.engine, device)
+    objections = known_objections(settings.cache_dir, load_encoder(DEFAULT, settings))
+    lost = {one.precision: one.why_not or objections.get(one.precision) or "" for one in possible}
+    chosen = next((precision for precision, why in lost.items() if not why), "")
+    against = [f"{TITLES[precision]}: {why}" for precision, why in lost.items() if why]
+    if chosen and chosen != PRECISION and chosen not in objections:
+        against.append("every encoder is measured before its first run")
+    if not chosen:
+        return Check("Engine", "FAIL", "; ".join(against), "set engine to auto")
+    found = "; ".join([f"{TITLES[chosen]} {openvino_version() if 'openvino' in chosen else ''}".strip(), *against])
+    if device.kind == "cpu" and not openvino_version() and settings.engine in ("auto", "openvino"):
+        return Check(
+            "Engine", "WARN", f"{found}; a CPU is up to four times as fast with OpenVINO", "pip install openvino"
+        )
+    return Check("Engine", "PASS", found)
+
+
+def known_objections(cache: Path, encoder: Encoder) -> dict[str, str]:
+    """Return what was found when an encoder was measured here: "" for precisions that may be used, else the reason."""
+    from napari_slnpredict.encode.engines import PRECISIONS
+    from napari_slnpredict.encode.gate import objection
+
+    found = {precision: objection(cache, encoder, precision) for precision in PRECISIONS}
+    return {precision: why for precision, why in found.items() if why is not None}
 
 
 def _own_reader() -> Check:

@@ -12,6 +12,7 @@ from .options import (
     Cache,
     Cluster,
     Device,
+    Engine,
     Mpp,
     Pseudonym,
     Reader,
@@ -45,6 +46,7 @@ def embed(
     ] = None,
     mpp: Mpp = None,
     device: Device = None,
+    engine: Engine = None,
     reader: Reader = None,
     cache: Cache = None,
     shard: ShardOption = "",
@@ -64,7 +66,7 @@ def embed(
     from .console import print_json
 
     share, workers = shard_of(shard), cluster_of(cluster)
-    settings = load_settings(device=device, cache=str(cache) if cache else None)
+    settings = load_settings(device=device, engine=engine, cache=str(cache) if cache else None)
     plan = EmbedPlan(settings, out, mpp, reader, wants_debug(context), encoder=encoder, tile_mpp=tile_mpp)
     outcome = _embed_slides(slides, plan, share, workers, pseudonym)
     if as_json:

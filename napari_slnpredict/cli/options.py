@@ -20,7 +20,11 @@ Mpp = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", show_default="auto"),
+    typer.Option("--device", help="auto, cpu, cuda, cuda:1, cuda:all, mps.", show_default="auto"),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option("--engine", help="auto, torch, openvino, or a precision (float32).", show_default="auto"),
 ]
 Reader = Annotated[
     str | None,

@@ -12,6 +12,7 @@ from .options import (
     Cache,
     Cluster,
     Device,
+    Engine,
     Mpp,
     Pseudonym,
     Reader,
@@ -38,6 +39,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("out"),
     mpp: Mpp = None,
     device: Device = None,
+    engine: Engine = None,
     reader: Reader = None,
     cache: Cache = None,
     origin: Annotated[
@@ -62,7 +64,7 @@ def predict(
     if origin not in ORIGINS:
         raise typer.BadParameter(f"{origin!r} is not one of {', '.join(ORIGINS)}", param_hint="--origin")
     share, workers = shard_of(shard), cluster_of(cluster)
-    settings = load_settings(device=device, cache=str(cache) if cache else None)
+    settings = load_settings(device=device, engine=engine, cache=str(cache) if cache else None)
     plan = PredictPlan(
         settings, out, mpp, reader, wants_debug(context), model=model, origin=origin, pseudonym=pseudonym
     )

@@ -154,11 +154,19 @@ def read_gate(path: Path, encoder: Encoder) -> Gate | None:
     return Gate(str(header.get("precision")), tensors["reference"], tensors["features"])
 
 
-def passed(cache: Path, encoder: Encoder, precision: str, judge: Judge | None = None) -> bool:
-    """Whether an encoder's gate for a precision was passed with this cache, on whatever processor."""
+def objection(cache: Path, encoder: Encoder, precision: str, judge: Judge | None = None) -> str | None:
+    """Return what this cache knows against a precision: "" when it passed (on whatever processor), None for nothing."""
     folder = Path(cache) / FOLDER / encoder.digest[:16]
+    found: str | None = None
     for path in sorted(folder.glob(f"gate-{precision}-*.safetensors")):
         gate = read_gate(path, encoder)
-        if gate is not None and gate.precision == precision and not gate.objection(judge):
-            return True
-    return False
+        if gate is not None and gate.precision == precision:
+            found = gate.objection(judge)
+            if not found:
+                break
+    return found
+
+
+def passed(cache: Path, encoder: Encoder, precision: str, judge: Judge | None = None) -> bool:
+    """Whether an encoder's gate for a precision was passed with this cache."""
+    return objection(cache, encoder, precision, judge) == ""

@@ -230,6 +230,7 @@ class Predicting:
         plan, settings = self.plan, self.plan.settings
         return {
             "device": settings.device,
+            "engine": settings.engine,
             "batch": settings.batch,
             "memory_mb": settings.memory_mb,
             "mpp": plan.given_mpp(item),

@@ -9,7 +9,7 @@ from typing import Any
 
 PLUGIN = "napari-slnpredict"
 #: Values in the manifest that say nothing: file and environment decide.
-SILENT: dict[str, Any] = {"device": "auto", "batch": 0, "memory_mb": 0, "cache": "", "models": ""}
+SILENT: dict[str, Any] = {"device": "auto", "engine": "auto", "batch": 0, "memory_mb": 0, "cache": "", "models": ""}
 
 
 def preferences() -> Any:

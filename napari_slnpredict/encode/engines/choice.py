@@ -57,8 +57,7 @@ def candidates(wanted: str, device: Device, encoder: Encoder | None = None) -> l
     DataError
         No such choice.
     """
-    if wanted not in CHOICES:
-        raise DataError(f"there is no engine {wanted!r}", do=f"known are {', '.join(CHOICES)}")
+    check_choice(wanted)
     no_bf16 = "" if has_bfloat16() else "this processor has no bfloat16"
     if device.kind == "cuda":
         torch = import_torch()
@@ -77,6 +76,12 @@ def candidates(wanted: str, device: Device, encoder: Encoder | None = None) -> l
     if wanted in ("torch", "openvino"):
         return by_torch if wanted == "torch" else by_openvino
     return [one for one in (*by_openvino, *by_torch) if one.precision == wanted]
+
+
+def check_choice(wanted: str) -> None:
+    """Raise `DataError` when there is no such engine."""
+    if wanted not in CHOICES:
+        raise DataError(f"there is no engine {wanted!r}", do=f"known are {', '.join(CHOICES)}")
 
 
 def _no_openvino(device: Device, encoder: Encoder | None) -> str:
@@ -146,6 +151,7 @@ def plan_engine(
     """Return an engine for an encoder that is made when it is needed; parameters as `make_engine`."""
     settings = settings or load_settings()
     wanted, cache = settings.engine, settings.cache_dir
+    check_choice(wanted)
 
     def make() -> Job[Engine]:
         chosen = device or choose_device(settings.device)
