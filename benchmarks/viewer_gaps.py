@@ -1,14 +1,17 @@
-"""How smooth the window stays while a model runs beside it, and how soon it answers.
+"""How smooth the window stays while a model runs beside it, and how soon its map begins (figure 7).
 
-Measures, in one process and in turns (idle, embedding, idle, ...):
+Idle and embedding take turns within one run, so that what else the machine does hits both; napari's asynchronous
+slicing off and on, each in a process of its own. Printed per mode, medians over the rounds:
 
-- gaps between frames while the camera pans at 60 Hz, idle and while tiles are embedded (promise: p95 within 50 ms);
-- seconds from Run to the first coloured tile, with the model ready (promise: 3 s), and which tiles came first;
-- seconds from a click to its answer at 20,000 tiles (promise: 0.3 s).
+- stall: the longest time the window's event loop did not run, per camera step of a pan at 60 Hz; p50, p95, worst while
+  idle and while tiles are embedded, and the ratio of the two p95 (promise: 1.1);
+- the same for the gaps between drawn frames;
+- seconds from Run to the first coloured tile, model ready (promise: 3 s), and how many of the first tiles are in view;
+- tiles per second meanwhile.
 
-    xvfb-run -a -s "-screen 0 1920x1080x24" python benchmarks/viewer_gaps.py SLIDE [--model NAME|DIR] [--rounds 3]
+    xvfb-run -a -s "-screen 0 1920x1080x24" python benchmarks/viewer_gaps.py SLIDE [--model demo-sln] [--rounds 5]
 
-Without a model of your own a small network with random weights stands in (its speed is that of a trained one).
+`--work thread-sleep|thread-python|none` puts something else in place of the run, to tell what disturbs.
 """
 
 from __future__ import annotations
@@ -17,153 +20,255 @@ import argparse
 import json
 import os
 import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("LIBGL_ALWAYS_SOFTWARE", "1")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "gui"))
 
-import numpy as np  # noqa: E402
+import numpy as np
+
+STEP_S = 1 / 60
+#: Screen px a camera step moves, and how far the pan goes before it turns back.
+STEP_PX, SPAN_PX = 12, 1800
+MODES = ("sync", "async")
 
 
-class Frames:
-    """Moves the camera at 60 Hz and notes when each frame was drawn."""
+class Heart:
+    """A fast timer of the window's thread: what lies between two beats is what the event loop was held up."""
+
+    def __init__(self) -> None:
+        from qtpy.QtCore import Qt, QTimer
+
+        self._last, self._worst = time.perf_counter(), 0.0
+        self._timer = QTimer()
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self._beat)
+        self._timer.start(1)
+
+    def _beat(self) -> None:
+        now = time.perf_counter()
+        self._worst = max(self._worst, now - self._last)
+        self._last = now
+
+    def take(self) -> float:
+        """Return the longest hold-up since the last call, s, the present one included."""
+        worst = max(self._worst, time.perf_counter() - self._last)
+        self._worst = 0.0
+        return worst
+
+
+class Pan:
+    """Moves the camera to and fro at 60 Hz; notes hold-ups per step and when frames were drawn."""
 
     def __init__(self, viewer: Any) -> None:
-        from qtpy.QtCore import QTimer
+        self._viewer, self._heart, self._step = viewer, Heart(), 0
+        self._centre = np.asarray(viewer.scene.camera.center[-2:], float)
+        self._drawn: list[float] = []
+        viewer.window._qt_viewer.canvas._scene_canvas.events.draw.connect(self._draws)
 
-        self.times: list[float] = []
-        self._viewer, self._angle = viewer, 0.0
-        self._centre = np.asarray(viewer.scene.camera.center[-2:])
-        self._reach = 0.15 * np.asarray(viewer.canvas.size) / viewer.scene.camera.zoom
-        self._timer = QTimer()
-        self._timer.timeout.connect(self._step)
-        viewer.window._qt_viewer.canvas._scene_canvas.events.draw.connect(self._drawn)
+    def _draws(self, event: object) -> None:
+        self._drawn.append(time.perf_counter())
 
-    def _step(self) -> None:
-        self._angle += 0.05
-        turn = np.array([np.sin(self._angle), np.cos(self._angle)])
-        self._viewer.scene.camera.center = tuple(self._centre + turn * self._reach)
+    def _move(self) -> None:
+        self._step += 1
+        along = (self._step * STEP_PX) % (2 * SPAN_PX)
+        shift = (SPAN_PX - abs(along - SPAN_PX) - SPAN_PX / 2) / self._viewer.scene.camera.zoom
+        self._viewer.scene.camera.center = tuple(self._centre + shift * np.array([0.5, 0.87]))
 
-    def _drawn(self, event: object) -> None:
-        self.times.append(time.perf_counter())
-
-    def during(self, condition: Any, seconds: float) -> list[float]:
-        """Pan until the condition ends or the time is over; return the gaps between frames, s."""
-        from qtpy.QtTest import QTest
-
-        self.times.clear()
-        self._timer.start(16)
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end and condition():
-            QTest.qWait(20)
-        self._timer.stop()
-        return list(np.diff(self.times))
+    def during(self, seconds: float, going: Callable[[], bool] = lambda: True) -> dict[str, list[float]]:
+        """Pan while `going`, at most some seconds; return stalls per step and gaps between frames, ms."""
+        self._drawn.clear()
+        stalls: list[float] = []
+        begin = time.perf_counter()
+        self._heart.take()
+        while (spent := time.perf_counter() - begin) < seconds and going():
+            due = (int(spent / STEP_S) + 1) * STEP_S
+            self._move()
+            pause(max(0.001, begin + due - time.perf_counter()))
+            stalls.append(1000 * self._heart.take())
+        return {"stall": stalls, "frame": list(1000 * np.diff(self._drawn))}
 
 
-def summary(gaps: list[float]) -> dict[str, float]:
-    """Return the middle, the 95th percentile and the worst gap, ms."""
-    ms = np.asarray(gaps) * 1000
-    return {"p50": round(float(np.median(ms)), 1), "p95": round(float(np.quantile(ms, 0.95)), 1), "worst": round(float(ms.max()), 1), "frames": len(gaps)}  # fmt: skip  # noqa: E501
+def pause(seconds: float) -> None:
+    """Let the event loop run."""
+    from qtpy.QtCore import QEventLoop, QTimer
+
+    loop = QEventLoop()
+    QTimer.singleShot(max(0, round(seconds * 1000)), loop.quit)
+    loop.exec()
 
 
-def until(condition: Any, seconds: float = 300.0) -> float:
+def until(condition: Callable[[], Any], seconds: float = 300.0) -> float:
     """Run the event loop until a condition holds; return the seconds it took."""
-    from qtpy.QtTest import QTest
-
     start = time.perf_counter()
     while not condition():
         if time.perf_counter() - start > seconds:
             raise TimeoutError
-        QTest.qWait(5)
+        pause(0.005)
     return time.perf_counter() - start
 
 
-def measure(slide: Path, model: str, rounds: int, seconds: float, cache: Path) -> dict[str, Any]:
-    """Open, run and click; see the top of this file."""
-    import napari
+def spread(values: list[float]) -> dict[str, float]:
+    """Return the middle, the 95th percentile and the worst."""
+    found = np.quantile(values, (0.5, 0.95, 1.0)) if len(values) else np.full(3, np.nan)
+    return dict(zip(("p50", "p95", "worst"), (round(float(value), 1) for value in found), strict=True))
 
-    from napari_slnpredict.plugin import launch
-    from napari_slnpredict.plugin.controller import controller_for
 
-    viewer = napari.Viewer(show=True)
-    viewer.window._qt_window.resize(1600, 1000)
-    launch.open_viewer([slide], model=model, viewer=viewer)
-    controller = controller_for(viewer)
-    opened = until(lambda: controller.slides.current is not None)
-    controller.run()
-    until(lambda: controller.answered is not None or controller.problem is not None)
-    if controller.problem is not None:
-        raise SystemExit(f"{controller.problem.text}\n{controller.problem.details}")
-    grid = controller.maps.grid
-    frames = Frames(viewer)
-    result: dict[str, Any] = {"tiles": len(grid), "open_s": round(opened, 2), "rounds": []}
-    controller.camera.magnify(5)
-    frames._reach = 0.15 * np.asarray(viewer.canvas.size) / viewer.scene.camera.zoom
-    for _ in range(rounds):
-        idle = frames.during(lambda: True, seconds)
-        shutil.rmtree(cache, ignore_errors=True)
+class Disturbance:
+    """What stands in for a run, to tell what disturbs the window."""
+
+    def __init__(self, kind: str) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=getattr(self, kind.removeprefix("thread-")), daemon=True)
+        self._thread.start()
+
+    def sleep(self) -> None:
+        """Wake up often and do nothing."""
+        while not self._stop.is_set():
+            time.sleep(0.002)
+
+    def python(self) -> None:
+        """Hold Python's lock whenever it is to be had."""
+        while not self._stop.is_set():
+            sum(range(1000))
+
+    def end(self) -> None:
+        """Stop."""
+        self._stop.set()
+        self._thread.join()
+
+
+class Measured:
+    """One window with a slide, measured in rounds."""
+
+    def __init__(self, slide: Path, model: str, magnification: float, cache: Path) -> None:
+        import napari
+
+        from napari_slnpredict.plugin import launch
+        from napari_slnpredict.plugin.controller import controller_for
+
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.window._qt_window.resize(1600, 1000)
+        launch.open_viewer([slide], model=model, viewer=self.viewer)
+        self.controller, self._cache = controller_for(self.viewer), cache
+        self.opened_s = until(lambda: self.controller.slides.current is not None)
+        self.controller.runs.make_ready({})
+        until(lambda: self.controller.runs._made_ready == model or self.controller.problem is not None)
+        self._refuse_problems()
+        self.controller.camera.magnify(magnification)
+        self.pan = Pan(self.viewer)
+        self.pan.during(2.0)  # what is in the file's cache and in ours is so for every round
+
+    def _refuse_problems(self) -> None:
+        problem = self.controller.problem
+        if problem is not None:
+            raise SystemExit(f"{problem.text}\n{problem.details}")
+
+    def round(self, seconds: float, work: str) -> dict[str, Any]:
+        """Pan idle, then beside a run."""
+        idle = self.pan.during(seconds)
+        if work != "run":
+            disturbance = None if work == "none" else Disturbance(work)
+            found = {"idle": idle, "busy": self.pan.during(seconds)}
+            if disturbance is not None:
+                disturbance.end()
+            return found
+        controller = self.controller
+        shutil.rmtree(self._cache, ignore_errors=True)
         controller.run()
-
-        def painted() -> bool:
-            return controller.maps.values is not None and bool(np.isfinite(controller.maps.values).any())
-
-        first = until(painted)
-        came = np.flatnonzero(np.isfinite(controller.maps.values))
-        view = controller.camera.rectangle()
-        x, y = (grid.locations[came] + grid.size_level0 / 2).T
-        seen = (x > view.left) & (x < view.right) & (y > view.top) & (y < view.bottom)
-        busy = frames.during(lambda: controller.runs.running, seconds)
-        progress = controller.runs.progress
+        first = until(lambda: self._painted() or controller.problem is not None)
+        self._refuse_problems()
+        tiles, in_view = self._first_tiles()
+        busy = self.pan.during(seconds, lambda: controller.runs.running)
+        rate = controller.runs.progress.per_second or 0.0
         controller.cancel()
         until(lambda: not controller.runs.running)
-        result["rounds"].append(
-            {
-                "idle_ms": summary(idle),
-                "embedding_ms": summary(busy),
-                "first_map_s": round(first, 2),
-                "first_tiles": len(came),
-                "of_them_in_view": int(seen.sum()),
-                "tiles_per_s": round(progress.per_second or 0, 1) if progress else None,
+        pause(0.5)
+        return {"idle": idle, "busy": busy, "first_s": first, "tiles": tiles, "in_view": in_view, "per_s": rate}
+
+    def _painted(self) -> bool:
+        values = self.controller.maps.values
+        return values is not None and bool(np.isfinite(values).any())
+
+    def _first_tiles(self) -> tuple[int, int]:
+        maps, view = self.controller.maps, self.controller.camera.rectangle()
+        came = np.flatnonzero(np.isfinite(maps.values))
+        x, y = (maps.grid.locations[came] + maps.grid.size_level0 / 2).T
+        seen = (x > view.left) & (x < view.right) & (y > view.top) & (y < view.bottom)
+        return len(came), int(seen.sum())
+
+    def tiles(self) -> int:
+        """Tiles of the slide."""
+        grid = self.controller.maps.grid
+        return 0 if grid is None else len(grid)
+
+
+def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return medians over the rounds, and the ratios of each."""
+    result: dict[str, Any] = {}
+    for kind in ("stall", "frame"):
+        p95 = [[spread(each[state][kind])["p95"] for each in rounds] for state in ("idle", "busy")]
+        for state in ("idle", "busy"):
+            parts = [spread(each[state][kind]) for each in rounds]
+            result[f"{kind}_{state}_ms"] = {
+                name: round(statistics.median(part[name] for part in parts), 1) for name in ("p50", "p95", "worst")
             }
-        )
-    viewer.close()
+        ratios = sorted(busy / idle for idle, busy in zip(*p95, strict=True))
+        result[f"{kind}_p95_ratio"] = round(statistics.median(ratios), 3)
+        result[f"{kind}_p95_ratios"] = [round(ratio, 2) for ratio in ratios]
+    for name in ("first_s", "tiles", "in_view", "per_s"):
+        if name in rounds[0]:
+            result[name] = round(statistics.median(each[name] for each in rounds), 2)
     return result
+
+
+def one_mode(chosen: argparse.Namespace, cache: Path) -> dict[str, Any]:
+    """Measure in this process; the first round warms everything up and is not counted."""
+    from napari.settings import get_settings
+
+    get_settings().experimental.async_ = chosen.mode == "async"
+    measured = Measured(chosen.slide, chosen.model, chosen.magnification, cache)
+    measured.round(1.0, chosen.work)
+    rounds = [measured.round(chosen.seconds, chosen.work) for _ in range(chosen.rounds)]
+    result = {"mode": chosen.mode, "open_s": round(measured.opened_s, 2), "slide_tiles": measured.tiles()}
+    measured.viewer.close()
+    return {**result, **summary(rounds)}
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slide", type=Path)
-    parser.add_argument("--model", help="name or folder; default: a small network with random weights")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--model", default="demo-sln")
+    parser.add_argument("--mode", choices=MODES, help="default: one after the other")
+    parser.add_argument("--work", default="run", choices=("run", "none", "thread-sleep", "thread-python"))
+    parser.add_argument("--magnification", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
+    if chosen.mode is None:
+        for mode in MODES:
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--mode", mode], check=True)
+        return
     work = Path(tempfile.mkdtemp(prefix="viewer-gaps-"))
     os.environ["SLNPREDICT_CACHE"] = str(work / "cache")
     os.environ["NAPARI_CONFIG"] = str(work / "napari.yaml")
-    model = chosen.model
-    if model is None:
-        os.environ["SLNPREDICT_MODELS"] = str(work / "models")
-        # In a process of its own: torch must not come in before the window here, as it would not for a user.
-        import subprocess
-
-        code = f"from pathlib import Path; import models; models.save_random_model(Path({str(work / 'models')!r}), tile_px=64)"  # noqa: E501
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT / "tests" / "gui")
-        model = "random-sln"
     try:
-        result = measure(chosen.slide, model, chosen.rounds, chosen.seconds, work / "cache")
+        text = json.dumps(one_mode(chosen, work / "cache"), indent=1)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    text = json.dumps(result, indent=1)
-    print(text)
+    print(text, flush=True)
     if chosen.json is not None:
-        chosen.json.write_text(text + "\n")
+        with chosen.json.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
 
 
 if __name__ == "__main__":
