@@ -1,0 +1,381 @@
+"""Tiles to train on from files: folders of pictures, a zip with a table, HDF5 as PatchCamelyon has it.
+
+Pictures larger than a tile are cut into tiles side by side, smaller ones are refused: enlarging would invent detail.
+Classes have the names of folders or labels, in alphabetical order; a number alone never says which class is meant.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slnpredict.errors import DataError, one_line
+from napari_slnpredict.events import Job, Meter, Stage, Throttle
+
+from .tile_table import SlideFacts, TileTable
+
+#: Endings of pictures that are tiles.
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+#: A picture larger than this is a slide, not a tile, px and bytes.
+MOST_PX, MOST_BYTES = 100_000_000, 256 << 20
+#: um/px of PatchCamelyon: level 2 of slides scanned at 0.243.
+PCAM_MPP = 0.972
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture file.
+
+    Attributes
+    ----------
+    name : str
+        In its folder or zip.
+    label : str
+        "" where there is none.
+    group, slide : str
+        Patient and slide it comes from; "" where nobody said.
+    sha256 : str
+        Of the file; "" where nobody said.
+    """
+
+    name: str
+    label: str = ""
+    group: str = ""
+    slide: str = ""
+    sha256: str = ""
+
+
+class PictureTiles:
+    """Tiles cut out of pictures; made by `folder_tiles` and `zip_tiles`; thread-safe; a context manager.
+
+    Attributes
+    ----------
+    table : TileTable
+    tile_px : int
+    mpp : float or None
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        sizes: Sequence[tuple[int, int]],
+        load: Callable[[str], bytes],
+        tile_px: int,
+        mpp: float | None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.tile_px, self.mpp, self.close = tile_px, mpp, close
+        self._pictures, self._load = pictures, load
+        cuts = [_cuts(size, tile_px) for size in sizes]
+        self._picture = np.repeat(np.arange(len(pictures)), [len(cut) for cut in cuts])
+        self._corner = np.concatenate(cuts)
+        self.table = _picture_table(pictures, self._picture)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return tiles (k, p, p, 3); every picture is decoded once.
+
+        Raises
+        ------
+        DataError
+            A picture cannot be decoded, or is not the one the table's checksum names.
+        """
+        wanted = np.asarray(rows, np.int64).reshape(-1)
+        side = self.tile_px
+        pixels = np.empty((len(wanted), side, side, 3), np.uint8)
+        owner = self._picture[wanted]
+        for k in np.unique(owner).tolist():
+            whole = _decoded(self._pictures[k], self._load)
+            for at in np.flatnonzero(owner == k).tolist():
+                x, y = self._corner[wanted[at]].tolist()
+                part = whole[y : y + side, x : x + side]
+                if part.shape != (side, side, 3):
+                    raise DataError("changed while it was in use", file=self._pictures[k].name, do="start again")
+                pixels[at] = part
+        return pixels
+
+    def __enter__(self) -> PictureTiles:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _cuts(size: tuple[int, int], tile_px: int) -> NDArray[np.int64]:
+    """Corners (n, 2), x then y, of tiles side by side in the middle of a picture."""
+    across, down = size[0] // tile_px, size[1] // tile_px
+    left, top = (size[0] - across * tile_px) // 2, (size[1] - down * tile_px) // 2
+    return np.array([(left + i * tile_px, top + j * tile_px) for j in range(down) for i in range(across)], np.int64)
+
+
+def _picture_table(pictures: Sequence[Picture], owner: NDArray[np.int64]) -> TileTable:
+    classes = tuple(sorted({picture.label for picture in pictures} - {""}))
+    keys = [(picture.group or picture.slide or picture.name, picture.slide) for picture in pictures]
+    groups = {key: k for k, key in enumerate(dict.fromkeys(group for group, _ in keys))}
+    patient = {picture.slide: picture.group for picture in pictures if picture.slide}
+    slides = tuple(SlideFacts(name, "", patient[name]) for name in patient)
+    place = {facts.slide_id: k for k, facts in enumerate(slides)}
+    count = len(owner)
+    return TileTable(
+        slide=np.array([place.get(slide, -1) for _, slide in keys], np.int64)[owner],
+        group=np.array([groups[group] for group, _ in keys], np.int64)[owner],
+        site=np.zeros(count, np.int64),
+        centre_um=np.full((count, 2), np.nan),
+        component=np.zeros(count, np.int32),
+        label=np.array([classes.index(p.label) if p.label else -1 for p in pictures], np.int64)[owner],
+        slides=slides,
+        classes=classes,
+    )
+
+
+def _opened(picture: Picture, data: bytes) -> Any:
+    """Return PIL's picture, its header read and believed harmless."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(data))
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"is no picture ({one_line(error, 120)})", file=picture.name, do="delete it from the tiles"
+        ) from error
+    if image.width * image.height > MOST_PX:
+        raise DataError(
+            f"{image.width} x {image.height} px are a slide, not a tile", file=picture.name, do="train on it as a slide"
+        )
+    return image
+
+
+def _decoded(picture: Picture, load: Callable[[str], bytes]) -> NDArray[np.uint8]:
+    data = load(picture.name)
+    if picture.sha256 and hashlib.sha256(data).hexdigest() != picture.sha256.lower():
+        raise DataError("is not the picture its table names (other checksum)", file=picture.name, do="fetch it again")
+    try:
+        return np.asarray(_opened(picture, data).convert("RGB"), np.uint8)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(
+            f"cannot be decoded ({one_line(error, 120)})", file=picture.name, do="delete it from the tiles"
+        ) from error
+
+
+def _gathered(
+    pictures: Sequence[Picture],
+    load: Callable[[str], bytes],
+    tile_px: int | None,
+    mpp: float | None,
+    where: Path,
+    close: Callable[[], None] = lambda: None,
+) -> Job[PictureTiles]:
+    """Read the size of every picture and return their tiles."""
+    if not pictures:
+        raise DataError("holds no pictures", file=where, do=f"give {', '.join(sorted(PICTURES))} files")
+    yield Stage("tiles", "Finding tiles", len(pictures), "pictures")
+    meter, tell = Meter(len(pictures)), Throttle()
+    sizes = []
+    for picture in pictures:
+        sizes.append(_opened(picture, load(picture.name)).size)
+        meter.done += 1
+        if tell():
+            yield meter.progress()
+    smallest = min(range(len(sizes)), key=lambda k: min(sizes[k]))
+    side = tile_px or min(sizes[smallest])
+    if min(sizes[smallest]) < side:
+        raise DataError(
+            f"{sizes[smallest][0]} x {sizes[smallest][1]} px are less than a tile of {side}",
+            file=pictures[smallest].name,
+            do=f"ask for tiles of at most {min(sizes[smallest])} px, or leave the small pictures out",
+        )
+    return PictureTiles(pictures, sizes, load, side, mpp, close)
+
+
+def folder_tiles(folder: Path, *, tile_px: int | None = None, mpp: float | None = None) -> Job[PictureTiles]:
+    """Return the pictures of a folder; each of its folders, where it has any, is a class.
+
+    Parameters
+    ----------
+    folder : Path
+    tile_px : int, optional
+        By default the shorter side of the smallest picture.
+    mpp : float, optional
+        um/px, where it is known.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError("is no folder", file=folder, do="give the folder of tiles")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    names = [path.relative_to(folder) for path in files]
+    pictures = [Picture(name.as_posix(), name.parts[0] if len(name.parts) > 1 else "") for name in names]
+
+    def load(name: str) -> bytes:
+        return _bounded((folder / name).stat().st_size, name, (folder / name).read_bytes)
+
+    return (yield from _gathered(pictures, load, tile_px, mpp, folder))
+
+
+def zip_tiles(
+    archive: Path, table: Path | None = None, *, tile_px: int | None = None, mpp: float | None = None
+) -> Job[PictureTiles]:
+    """Return the pictures of a zip; nothing is unpacked.
+
+    Parameters
+    ----------
+    archive : Path
+    table : Path, optional
+        CSV with a column ``file`` and any of ``label``, ``group`` (patient), ``slide``, ``sha256``; by default the
+        archive's name with .csv. Only pictures it names are used, and all of them must be there.
+    tile_px, mpp
+        As `folder_tiles`.
+    """
+    archive = Path(archive)
+    table = Path(table) if table else archive.with_suffix(".csv")
+    pictures = _listed(table)
+    try:
+        opened = zipfile.ZipFile(archive)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"is no zip file ({one_line(error, 120)})", file=archive, do="fetch it again") from error
+    try:
+        held = set(opened.namelist())
+        missing = [picture.name for picture in pictures if picture.name not in held]
+        if missing:
+            raise DataError(
+                f"{len(missing)} pictures of the table are not in it, {one_line(missing[0], 80)} for one",
+                file=archive,
+                do="fetch both again, they do not belong together",
+            )
+        return (yield from _gathered(pictures, _ZipReader(opened), tile_px, mpp, archive, opened.close))
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _listed(table: Path) -> list[Picture]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"cannot be read ({one_line(error, 120)})", file=table, do="put a CSV with a column 'file' there"
+        ) from error
+    if lines and "file" not in lines[0]:
+        raise DataError("line 1: no column 'file'", file=table, do="name the column of picture files 'file'")
+    keys = ("label", "group", "slide", "sha256")
+    return [Picture(line["file"], *((line.get(key) or "").strip() for key in keys)) for line in lines if line["file"]]
+
+
+class _ZipReader:
+    """Reads members of one open zip, one thread at a time: pictures are hardly packed, decoding them is the work."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive, self._lock = archive, threading.Lock()
+
+    def __call__(self, name: str) -> bytes:
+        """Return one member's bytes."""
+        with self._lock:
+            try:
+                return _bounded(self._archive.getinfo(name).file_size, name, lambda: self._archive.read(name))
+            except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, zlib.error) as error:
+                raise DataError(
+                    f"cannot be read ({one_line(error, 120)})", file=name, do="fetch the zip again"
+                ) from error
+
+
+def _bounded(size: int, name: str, read: Callable[[], bytes]) -> bytes:
+    if size > MOST_BYTES:
+        raise DataError(f"{size >> 20} MB are no tile", file=name, do="leave it out")
+    return read()
+
+
+class PcamTiles:
+    """Tiles of an HDF5 file as PatchCamelyon has them; thread-safe.
+
+    Parameters
+    ----------
+    pixels : Path
+        With a dataset ``x`` (n, p, p, 3) uint8.
+    labels : Path, optional
+        With a dataset ``y`` of n numbers, 0 or 1: "normal" or "tumor" (tumour in the middle 32 px).
+    meta : Path, optional
+        CSV with a column ``wsi``: tiles of one slide are one group. Without it every tile is its own group, though
+        neighbours are among them: say so beside any figure.
+    """
+
+    def __init__(
+        self, pixels: Path, labels: Path | None = None, meta: Path | None = None, *, mpp: float | None = PCAM_MPP
+    ) -> None:
+        self._path, self.mpp = Path(pixels), mpp
+        shape = _dataset(self._path, "x", lambda data: (data.shape, str(data.dtype)))
+        if len(shape[0]) != 4 or shape[0][3] != 3 or shape[0][1] != shape[0][2] or shape[1] != "uint8":
+            raise DataError(
+                f"'x' is {shape[0]} {shape[1]}, not (n, p, p, 3) uint8", file=pixels, do="give PCam's _x.h5"
+            )
+        self.tile_px = int(shape[0][1])
+        count = int(shape[0][0])
+        self.table = _pcam_table(count, _pcam_labels(labels, count), _pcam_slides(meta, count))
+        self._lock = threading.Lock()
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return tiles (k, p, p, 3)."""
+        wanted, inverse = np.unique(np.asarray(rows, np.int64).reshape(-1), return_inverse=True)
+        with self._lock:  # HDF5 has one lock anyway
+            found = _dataset(self._path, "x", lambda data: np.asarray(data[wanted]))
+        tiles: NDArray[np.uint8] = found[inverse.reshape(-1)]
+        return tiles
+
+
+def _dataset(path: Path, name: str, look: Callable[[Any], Any]) -> Any:
+    """Open an HDF5 file, look at one dataset, close it."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get(name), h5py.Dataset):
+                raise DataError(f"has no dataset {name!r}", file=path, do="give the file of PatchCamelyon's layout")
+            return look(file[name])
+    except OSError as error:
+        raise DataError(
+            f"cannot be read ({one_line(error, 120)})", file=path, do="unpack .h5.gz first, or fetch it again"
+        ) from error
+
+
+def _pcam_labels(path: Path | None, count: int) -> NDArray[np.int64]:
+    if path is None:
+        return np.full(count, -1, np.int64)
+    labels = _dataset(path, "y", lambda data: np.asarray(data[()]).reshape(-1).astype(np.int64))
+    if len(labels) != count or not np.isin(labels, (0, 1)).all():
+        raise DataError(f"'y' is not {count} labels 0 or 1", file=path, do="give the _y.h5 of the same split")
+    return np.asarray(labels, np.int64)
+
+
+def _pcam_slides(path: Path | None, count: int) -> list[str]:
+    if path is None:
+        return []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        names = [(line.get("wsi") or "").strip() for line in csv.DictReader(file)]
+    if len(names) != count or not all(names):
+        raise DataError(f"no column 'wsi' with {count} slides", file=path, do="give the _meta.csv of the same split")
+    return names
+
+
+def _pcam_table(count: int, labels: NDArray[np.int64], slides: list[str]) -> TileTable:
+    names = list(dict.fromkeys(slides))
+    place = {name: k for k, name in enumerate(names)}
+    own = np.array([place[name] for name in slides], np.int64) if slides else np.full(count, -1, np.int64)
+    return TileTable(
+        slide=own,
+        group=own if slides else np.arange(count),
+        site=np.zeros(count, np.int64),
+        centre_um=np.full((count, 2), np.nan),
+        component=np.zeros(count, np.int32),
+        label=labels,
+        slides=tuple(SlideFacts(name, "") for name in names),
+        classes=("normal", "tumor") if (labels >= 0).any() else (),
+    )
