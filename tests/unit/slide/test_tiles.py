@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,15 @@ def write(path: Path, pixels: np.ndarray[Any, Any] = PIXELS, **options: Any) -> 
     return path
 
 
+def write_large(path: Path, pixels: np.ndarray[Any, Any], **options: Any) -> Path:
+    """Write one tile as large as the picture."""
+    import tifffile
+
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(pixels, tile=pixels.shape[:2], photometric="rgb", metadata=None, **options)
+    return path
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_equals_tifffile(kind: str, tmp_path: Path, read: Any) -> None:
     """Our own decoding of a kind of tile differs from the library's by even one grey level."""
@@ -83,6 +93,62 @@ def test_every_kind_equals_tifffile(kind: str, tmp_path: Path, read: Any) -> Non
     truth = stored(path, 150, 100)
     truth = np.moveaxis(truth, 0, -1) if truth.shape[0] == 3 else truth
     assert np.array_equal(reading.whole(), truth)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_equals_the_other_readers(kind: str, tmp_path: Path, read: Any) -> None:
+    """Our pixels of a kind of tile differ from those of tiffslide or OpenSlide, where they open it."""
+    import openslide
+    import tiffslide
+
+    path = write(tmp_path / "a.tif", **KINDS[kind])
+    ours = read(path).whole().astype(int)
+    worst = 2 if "jpeg" in str(KINDS[kind].get("compression")) or "jp2000" in str(KINDS[kind]) else 0
+    if kind != "planes":  # tiffslide does not open these
+        with tiffslide.TiffSlide(path) as slide:
+            theirs = slide.read_region((0, 0), 0, (150, 100), as_array=True)
+        assert np.abs(ours - theirs[..., :3]).max() <= worst
+    try:
+        with openslide.OpenSlide(str(path)) as slide:
+            theirs = np.asarray(slide.read_region((0, 0), 0, (150, 100)))
+    except openslide.OpenSlideError:
+        return
+    assert np.abs(ours - theirs[..., :3]).max() <= worst
+
+
+def test_decoders_run_side_by_side(tmp_path: Path, read: Any) -> None:
+    """A decoder that keeps the interpreter to itself would stop the window, and a second thread would gain nothing.
+
+    Told without a clock: while one thread is inside a decoder, another one gets to run.
+    """
+    import sys
+
+    large = np.tile(picture(512, 512), (4, 4, 1))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(30)  # from here on, a thread runs until it lets go by itself
+    try:
+        for kind in ("jpeg as RGB", "deflate", "lzw", "zstd", "JPEG 2000"):
+            path = write_large(tmp_path / "a.tif", large, **KINDS[kind])
+            source, counted, inside = read(path).source, [0], threading.Event()
+
+            def count(counted: list[int] = counted, inside: threading.Event = inside) -> None:
+                while not inside.is_set():
+                    counted[0] += 1
+                    time.sleep(0)
+
+            thread = threading.Thread(target=count)
+            thread.start()
+            data = source._levels[0]._bytes(0)
+            seen = counted[0]
+            for _ in range(100):  # on a busy machine the other thread may come too late to one of them
+                source._levels[0]._decode(data, None)
+                if counted[0] > seen:
+                    break
+            assert counted[0] > seen, kind
+            inside.set()
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize("kind", [1, 2, 0])
