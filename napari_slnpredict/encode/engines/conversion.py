@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 #: Changes with what the child does: older conversions are then made again.
 VERSION = 1
 FOLDER = "engines"
-_CHILD = "napari_slnpredict.encode.engines.child"
+#: -P: no module from whatever folder the user happens to be in.
+_CHILD = ("-P", "-m", "napari_slnpredict.encode.engines.child")
 #: How often a waiting job looks whether the child has ended, or whether it shall be stopped.
 _LOOK_SECONDS = 0.1
 _ATTEMPTS = 2
@@ -165,8 +166,7 @@ def _run_child(path: Path, encoder: Encoder, tile_px: int, threads: int, nice: i
     with tempfile.TemporaryFile() as said:
         try:
             child = subprocess.Popen(
-                # -P: no module from whatever folder the user happens to be in.
-                [sys.executable, "-P", "-m", _CHILD],
+                [sys.executable, *_CHILD],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, env=_environment(),
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )  # fmt: skip
