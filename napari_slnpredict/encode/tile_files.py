@@ -258,17 +258,21 @@ def zip_tiles(
 
 
 def _listed(table: Path) -> list[Picture]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"cannot be read ({one_line(error, 120)})", file=table, do="put a CSV with a column 'file' there"
-        ) from error
+    lines = _csv_lines(table, "file")
     if lines and "file" not in lines[0]:
         raise DataError("line 1: no column 'file'", file=table, do="name the column of picture files 'file'")
     keys = ("label", "group", "slide", "sha256")
     return [Picture(line["file"], *((line.get(key) or "").strip() for key in keys)) for line in lines if line["file"]]
+
+
+def _csv_lines(path: Path, column: str) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"cannot be read ({one_line(error, 120)})", file=path, do=f"put a CSV with a column {column!r} there"
+        ) from error
 
 
 class _ZipReader:
@@ -358,8 +362,7 @@ def _pcam_labels(path: Path | None, count: int) -> NDArray[np.int64]:
 def _pcam_slides(path: Path | None, count: int) -> list[str]:
     if path is None:
         return []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = [(line.get("wsi") or "").strip() for line in csv.DictReader(file)]
+    names = [(line.get("wsi") or "").strip() for line in _csv_lines(path, "wsi")]
     if len(names) != count or not all(names):
         raise DataError(f"no column 'wsi' with {count} slides", file=path, do="give the _meta.csv of the same split")
     return names

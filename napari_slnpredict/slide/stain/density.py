@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_slnpredict.torch_door import import_torch
 
@@ -71,6 +71,11 @@ def to_tiles(values: Tensor, like: Tensor) -> Tensor:
     return made
 
 
+def full_precision(tiles: Tensor) -> Any:
+    """Return a context in which products are not taken in half precision, as training loops like to have it."""
+    return import_torch().autocast(tiles.device.type, enabled=False)
+
+
 def in_pieces(fit: Callable[[Tensor, FitSpec], Fit], tiles: Tensor, spec: FitSpec) -> Fit:
     """Fit a batch: at once, or on a CPU a few tiles at a time; every tile is estimated alone in any case."""
     check_tiles(tiles)
@@ -79,7 +84,8 @@ def in_pieces(fit: Callable[[Tensor, FitSpec], Fit], tiles: Tensor, spec: FitSpe
     if tiles.device.type == "cpu":
         count = FIT_PX * spec.every**2 // max(1, tiles.shape[1] * tiles.shape[2])
     step = max(1, count)
-    parts = [fit(tiles[k : k + step], spec) for k in range(0, max(1, len(tiles)), step)]
+    with full_precision(tiles):
+        parts = [fit(tiles[k : k + step], spec) for k in range(0, max(1, len(tiles)), step)]
     if len(parts) == 1:
         return parts[0]
     names = [field.name for field in fields(parts[0])]  # type: ignore[arg-type]

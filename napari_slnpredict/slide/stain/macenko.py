@@ -49,11 +49,12 @@ def plane_of(seen: Densities) -> tuple[Tensor, Tensor, Tensor]:
     torch = import_torch()
     weight = seen.tissue.to(seen.od.dtype)[:, None]
     mean = masked_mean(seen.od, seen.tissue)
-    centred = ((seen.od - mean[:, :, None]) * weight).double()
+    wide = torch.float32 if seen.od.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    centred = ((seen.od - mean[:, :, None]) * weight).to(wide)
     covariance = centred @ centred.transpose(1, 2) / (weight.sum(dim=2, keepdim=True) - 1).clamp_min(1)  # (b, 3, 3)
     # One NaN makes eigh raise for the whole batch: tiles without an estimate get any matrix that has eigenvectors.
     fine = (seen.outcome == Outcome.FINE)[:, None, None]
-    anything = torch.diag(torch.arange(1.0, 4.0, dtype=torch.float64, device=covariance.device))
+    anything = torch.diag(torch.arange(1.0, 4.0, dtype=wide, device=covariance.device))
     values, vectors = torch.linalg.eigh(torch.where(fine, covariance, anything))
     return vectors[:, :, 1:].to(seen.od.dtype), mean, values[:, 1]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from napari_slnpredict.torch_door import import_torch
 
-from .density import densities, in_pieces, light, masked_mean, tissue_weight, to_tiles
+from .density import densities, full_precision, in_pieces, light, masked_mean, tissue_weight, to_tiles
 from .matrix import WHITE, ColourFit, FitSpec, Outcome
 
 if TYPE_CHECKING:
@@ -82,6 +82,11 @@ def recolour(tiles: Tensor, source: ColourFit, target: ColourFit) -> Tensor:
 
 
 def _moved(tiles: Tensor, source: ColourFit, target: ColourFit) -> Tensor:
+    with full_precision(tiles):
+        return _moved_exactly(tiles, source, target)
+
+
+def _moved_exactly(tiles: Tensor, source: ColourFit, target: ColourFit) -> Tensor:
     values = light(tiles)
     share = values.nan_to_num(255.0).clamp(0, 255) / 255
     stretch = (target.deviation / source.deviation).clamp(1 / MOST_STRETCH, MOST_STRETCH)

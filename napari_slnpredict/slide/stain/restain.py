@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from napari_slnpredict.errors import DataError
 from napari_slnpredict.torch_door import import_torch
 
-from .density import check_tiles, light, tissue_weight, to_tiles
+from .density import check_tiles, full_precision, light, tissue_weight, to_tiles
 from .macenko import fit_macenko
 from .matrix import MOST_GAIN, FitSpec, StainFit, StainMatrix, fit_of
 from .paint import Mixture, mixture, paint_tiles
@@ -75,6 +75,13 @@ def restain_batch(
     clamp: bool = True,
 ) -> Tensor:
     """Do as `restain` does, all tiles at once with torch, for b stains each: what a GPU is good at."""
+    with full_precision(tiles):
+        return _batch(tiles, source, target, offset, residual, clamp)
+
+
+def _batch(
+    tiles: Tensor, source: StainFit, target: StainFit, offset: Tensor | None, residual: bool, clamp: bool
+) -> Tensor:
     torch = import_torch()
     values = light(tiles)
     od = source.white.log()[:, :, None] - (values + 1).log()

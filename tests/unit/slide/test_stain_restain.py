@@ -29,7 +29,7 @@ from napari_slnpredict.slide.stain import (
 )
 from napari_slnpredict.slide.stain.density import light
 from napari_slnpredict.slide.stain.restain import restain_batch
-from napari_slnpredict.slide.tissue import tissue_from_mask
+from napari_slnpredict.slide.tissue import find_tissue, tissue_from_mask
 
 from .fakes import ArraySlide
 from .made_slides import halved, write_aperio
@@ -145,6 +145,22 @@ def test_half_precision_tiles_keep_their_type() -> None:
     assert made.dtype == torch.bfloat16
     exact = restain(two_labs(whole=False).float(), A, B)
     assert (made.float() - exact).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("method", sorted(NORMALISERS))
+def test_half_precision_loops_do_not_blur_stains(method: str) -> None:
+    """Inside a loop's autocast, products would be taken in bfloat16: colours off by two grey levels in a hundred."""
+    tiles, normaliser = two_labs(), NORMALISERS[method]
+
+    def work() -> torch.Tensor:
+        fit = normaliser.fit(tiles, None)
+        if method == "reinhard":
+            return normaliser.apply(tiles, fit, fit.take([0]))
+        return restain_batch(tiles, fit, fit.take([0, 0]))
+
+    plain = work()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(work(), plain)
 
 
 def test_the_callers_tiles_are_not_touched() -> None:
@@ -267,3 +283,33 @@ def test_levels_in_another_stain(tmp_path: Path) -> None:
         assert np.array_equal(stained_levels(slide, A, A)[0].compute(), plain[0].compute())
         names = {level.name for other in (B, REFERENCE) for level in stained_levels(slide, A, other)}
         assert len(names) == 2 * len(plain), "dask would mix up two targets"
+
+
+def test_levels_do_not_flicker() -> None:
+    """Zooming changes level: painting the mean must be nearly the mean of what is painted."""
+    pixels = tile(LAB_A, 3, 256).numpy()
+    smooth = halved(pixels)  # neighbours alike, as on a slide
+    fine, coarse = Restainer(A, B)(smooth), Restainer(A, B)(halved(smooth))
+    gap = np.abs(halved(fine).astype(float) - coarse)
+    assert gap.mean() < 2.5
+
+
+# --- real slides ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ln01a", "pan01", "sto04ihc", "bre01"])
+def test_real_slides(shared: Path, name: str) -> None:
+    """On strong, pale, immuno- and fatty slides the stain is found, stable, and glass stays glass."""
+    with open_slide(shared / f"cohort/slides/{name}.svs") as slide:
+        tissue = find_tissue(slide)
+        found = run(slide_stain(slide, tissue))
+        fewer = run(slide_stain(slide, tissue, tiles=40))
+        assert found.failed <= 0.1 * found.tiles
+        assert 9 < found.angle < 45
+        assert max(found.angle_to(fewer)) < 3
+        np.testing.assert_allclose(found.strength, fewer.strength, rtol=0.15)
+        level = stained_levels(slide, found, REFERENCE)[-1]
+        before, after = slide.levels()[-1].compute().astype(int), level.compute().astype(int)
+        glass = np.abs(before + 1 - np.round(found.white)).max(axis=2) <= 2
+        assert glass.mean() > 0.02
+        assert np.abs(after[glass] + 1 - 240).max() <= 4
