@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import screen
+from .ahead import Trend, from_centre
 from .cache import Shelf
+from .display_level import DisplayLevel
 from .loading import Loader
-from .pyramid import Level
+from .pyramid import Pyramid
 from .screen import Key, ScreenLevel, halved_tile, hatched, screen_levels
+from .sketch import sketch
 from .source import WHITE, Tile
 
 #: Longest wait for tiles within one request, seconds. A redraw takes about as long.
@@ -30,22 +33,13 @@ RESIDENT_PX = 1400
 DEAR_TILES = 600
 #: From this many halvings on a tile is made of so many others that these are loaded one by one.
 STEPWISE = 3
+#: How long the rough picture may take; seconds.
+SKETCH_SECONDS = 0.25
 Rectangle = tuple[int, int, int, int]
 
 
-class Tiles(Protocol):
-    """Where tiles come from and are remembered: a `Pyramid`."""
-
-    levels: tuple[Level, ...]
-    cache: Any
-
-    def cached(self, level: int, column: int, row: int) -> Tile | None:
-        """Return a stored tile that is in memory."""
-        ...
-
-    def tile(self, level: int, column: int, row: int, *, passing: bool = False) -> Tile:
-        """Return a stored tile; one that is `passing` takes no room from others."""
-        ...
+class SlideLeft(Exception):
+    """Nobody looks any more."""
 
 
 class Look(Protocol):
@@ -93,7 +87,7 @@ class DisplayPyramid:
 
     def __init__(
         self,
-        tiles: Tiles,
+        tiles: Pyramid,
         damaged: Callable[[], Sequence[tuple[int, int, int, int, int]]] = tuple,
         look: Look | None = None,
         hold: Callable[[], Callable[[], None] | None] = lambda: _nothing,
@@ -103,7 +97,8 @@ class DisplayPyramid:
         self._resident = _resident_from(self.plan)
         self._pinned: dict[Key, Tile] = {}
         self._rough: NDArray[np.uint8] | None = None
-        self._trend = _Trend()
+        self._ended = False
+        self._trend = Trend()
         self.on_arrival: Callable[[], None] = _nothing
         self.on_silence: Callable[[bool], None] = _nothing
         self._loader = Loader(
@@ -115,18 +110,26 @@ class DisplayPyramid:
 
     def prepare(self) -> None:
         """Load what stays in memory; a slide without small levels gets a rough picture, and the true one in time."""
-        keys = [key for level in range(len(self.plan) - 1, self._resident - 1, -1) for key in self._keys_of(level)]
+        # Finest first: the coarser ones are made of them.
+        keys = [key for level in range(self._resident, len(self.plan)) for key in self._keys_of(level)]
         if self.plan[self._resident].stored_tiles <= DEAR_TILES:
-            for key in reversed(keys):  # finest first: the coarser ones are made of them
+            for key in keys:
                 self._make(key)
         else:
+            stored = self.plan[self._resident - self.plan[self._resident].halvings]
+            self._rough = sketch(self._tiles, stored, SKETCH_SECONDS)
             self._loader.errands(keys)
 
     def close(self) -> None:
         """End the threads; whoever still asks gets white."""
+        self._ended = True
         self._loader.close()
         self._pinned.clear()
         self._rough = None
+
+    def is_resident(self, level: int) -> bool:
+        """Whether a level stays in memory."""
+        return level >= self._resident
 
     @property
     def is_silent(self) -> bool:
@@ -157,7 +160,7 @@ class DisplayPyramid:
         out = np.empty((max(y_end - y, 0), max(x_end - x, 0), 3), np.uint8)
         if not out.size:
             return out
-        release = self._hold()
+        release = None if self._ended else self._hold()
         if release is None:
             out[:] = WHITE
             return out
@@ -168,7 +171,7 @@ class DisplayPyramid:
             there, lacking = self._find([(level, column, row) for row in rows for column in columns])
             ahead = self._trend.ahead(self.plan, level, columns, rows, self._known)
             if lacking or ahead:
-                self._loader.load(_from_centre(lacking, columns, rows), ahead, started + BUDGET)
+                self._loader.load(from_centre(lacking, columns, rows), ahead, started + BUDGET)
             if lacking:
                 more, lacking = self._find(lacking)
                 there.update(more)
@@ -181,7 +184,7 @@ class DisplayPyramid:
     def exact(self, level: int, y: int, y_end: int, x: int, x_end: int) -> NDArray[np.uint8]:
         """Return a rectangle as it is in the end, however long that takes: the direct read."""
         out = np.full((max(y_end - y, 0), max(x_end - x, 0), 3), WHITE, np.uint8)
-        release = self._hold() if out.size else None
+        release = self._hold() if out.size and not self._ended else None
         if release is None:
             return out
         try:
@@ -261,7 +264,7 @@ class DisplayPyramid:
     def _keys_of(self, level: int) -> list[Key]:
         shape = self.plan[level]
         columns, rows = range(shape.across), range(shape.down)
-        return _from_centre([(level, column, row) for row in rows for column in columns], columns, rows)
+        return from_centre([(level, column, row) for row in rows for column in columns], columns, rows)
 
     def _find(self, keys: Sequence[Key], *, whole: bool = False) -> tuple[dict[Key, NDArray[np.uint8]], list[Key]]:
         """Return the tiles in memory as they are shown, and which are not there; none when `whole` and one is not."""
@@ -322,6 +325,8 @@ class DisplayPyramid:
         tile = self._known(key)
         if tile is not None:
             return tile
+        if self._ended:  # a coarse tile is made of hundreds: its thread must not outlive the slide by seconds
+            raise SlideLeft
         level, column, row = key
         shape = self.plan[level]
         if not shape.halvings:
@@ -349,37 +354,6 @@ class DisplayPyramid:
         return self._look(np.ascontiguousarray(pixels)) if self._look.srgb else pixels
 
 
-class _Trend:
-    """What will probably be asked for next: the tiles around, and those of the level the user zooms to."""
-
-    def __init__(self) -> None:
-        self._level = -1
-        self._step = 0
-
-    def ahead(
-        self,
-        plan: Sequence[ScreenLevel],
-        level: int,
-        columns: range,
-        rows: range,
-        known: Callable[[Key], Tile | None],
-    ) -> list[Key]:
-        """Return tiles to load when those in view are there, most likely first."""
-        if self._level >= 0 and level != self._level:
-            self._step = -1 if level < self._level else 1
-        self._level = level
-        shape = plan[level]
-        wide = range(max(columns.start - 1, 0), min(columns.stop + 1, shape.across))
-        high = range(max(rows.start - 1, 0), min(rows.stop + 1, shape.down))
-        ring = [(level, column, row) for row in high for column in wide if column not in columns or row not in rows]
-        return [key for key in _from_centre(ring, columns, rows) if known(key) is None]
-
-
-def _from_centre(keys: Sequence[Key], columns: range, rows: range) -> list[Key]:
-    x, y = columns.start + columns.stop - 1, rows.start + rows.stop - 1
-    return sorted(keys, key=lambda key: (2 * key[1] - x) ** 2 + (2 * key[2] - y) ** 2)
-
-
 def _enlarged(start: int, length: int, here: int, there: int) -> NDArray[np.intp]:
     """Return which pixels of `there` lie under `length` pixels of `here`, from `start` on."""
     return np.minimum(np.arange(start, start + length) * there // here, there - 1)
@@ -388,64 +362,3 @@ def _enlarged(start: int, length: int, here: int, there: int) -> NDArray[np.intp
 def _resident_from(plan: Sequence[ScreenLevel]) -> int:
     small = [number for number, level in enumerate(plan) if max(level.width, level.height) <= RESIDENT_PX]
     return min([*small, max(len(plan) - 2, 0)])
-
-
-class DisplayLevel:
-    """One level of a slide for the screen: what a viewer needs of an array, and no more.
-
-    Parameters
-    ----------
-    pyramid : DisplayPyramid
-    level : int
-        Of the pyramid's plan.
-
-    Attributes
-    ----------
-    chunks : tuple of tuple of int
-        Tiles: a viewer that knows them asks for whole ones, and not again until its view leaves them.
-    """
-
-    dtype = np.dtype(np.uint8)
-    ndim = 3
-
-    def __init__(self, pyramid: DisplayPyramid, level: int) -> None:
-        self._pyramid, self._level = pyramid, level
-        shape = pyramid.plan[level]
-        self.shape = (shape.height, shape.width, 3)
-        self.size = shape.height * shape.width * 3
-        self.downsample = shape.downsample
-        self.chunks = (_chunks(shape.height, shape.tile_height), _chunks(shape.width, shape.tile_width), (3,))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        """Return a rectangle at once; steps and a selection of channels are applied afterwards."""
-        rows, columns, *rest = key if isinstance(key, tuple) else (key, slice(None))
-        columns = columns if columns is not Ellipsis else slice(None)
-        y, y_end, y_step = _range(rows, self.shape[0])
-        x, x_end, x_step = _range(columns, self.shape[1])
-        picked = self._pyramid.picture(self._level, y, y_end, x, x_end)[::y_step, ::x_step]
-        return picked[(slice(None), slice(None), *rest)] if rest else picked
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read the whole level, exactly."""
-        return np.asarray(self.exact(0, self.shape[0], 0, self.shape[1]), dtype=dtype)
-
-    def exact(self, y: int, y_end: int, x: int, x_end: int) -> NDArray[np.uint8]:
-        """Read a rectangle exactly, however long it takes."""
-        return self._pyramid.exact(self._level, y, y_end, x, x_end)
-
-
-def _range(key: Any, length: int) -> tuple[int, int, int]:
-    if not isinstance(key, slice):
-        raise TypeError("a level is sliced by ranges of rows and columns")
-    start, stop, step = key.indices(length)
-    if step < 1:
-        raise TypeError("a level is not read backwards")
-    return start, stop, step
-
-
-def _chunks(length: int, side: int) -> tuple[int, ...]:
-    whole, rest = divmod(length, side)
-    return (side,) * whole + ((rest,) if rest else ())

@@ -141,7 +141,8 @@ def test_virtual_levels_are_the_slides_own() -> None:
     shown = {level.shape[:2]: level for level in DisplayPyramid(tiles).levels}
     for number, level in enumerate(tiles.levels):
         region = tiles.region(number, 0, 0, level.width, level.height)
-        assert np.array_equal(np.asarray(shown[level.height, level.width]), region.pixels)
+        exact = shown[level.height, level.width].exact(0, level.height, 0, level.width)
+        assert np.array_equal(exact, region.pixels)
 
 
 def test_answers_within_the_budget(show: Callable[..., DisplayPyramid]) -> None:
@@ -270,6 +271,21 @@ def test_closing_ends_the_threads(show: Callable[..., DisplayPyramid]) -> None:
     while time.monotonic() < deadline and threads():
         time.sleep(0.005)
     assert not threads()
+
+
+def test_a_slide_without_small_levels_has_a_picture_at_once(
+    show: Callable[..., DisplayPyramid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening it would take as long as decoding all of it, or show white until then."""
+    monkeypatch.setattr(display, "DEAR_TILES", 50)
+    source = Memory(BASE)
+    pyramid = show(source)
+    first = pyramid.levels[2][0:300, 0:375].astype(int)
+    assert np.abs(first - shrunk(BASE, 2)).mean() < 40
+    assert pyramid.overview(100).shape == (80, 100, 3)
+    settled(pyramid)
+    assert np.array_equal(pyramid.levels[2][0:300, 0:375], shrunk(BASE, 2))
+    assert np.array_equal(pyramid.levels[3][0:150, 0:187], shrunk(BASE, 3))
 
 
 @pytest.mark.parametrize("key", [(0, slice(None)), (slice(None, None, -1), slice(None))])
