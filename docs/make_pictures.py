@@ -19,7 +19,7 @@ os.environ.setdefault("LIBGL_ALWAYS_SOFTWARE", "1")
 
 SIZES = {"small": (1366, 768), "large": (1920, 1080)}
 THEMES = ("light", "dark")
-STATES = ("opened", "running", "attention", "evidence", "click", "mpp", "error")
+STATES = ("opened", "running", "attention", "evidence", "click", "scores-asked", "scores", "mpp", "error")
 
 
 class Studio:
@@ -66,6 +66,8 @@ class Studio:
         self.take("opened")
         if {"running", "attention", "evidence", "click"} & set(self.states):
             self.run_and_ask()
+        if {"scores-asked", "scores"} & set(self.states):
+            self.anyones_scores()
         if "mpp" in self.states:
             self.without_scale()
         if "error" in self.states:
@@ -95,6 +97,22 @@ class Studio:
         self.pause(500)
         self.take("click")
         controller.switch_click(False)
+
+    def anyones_scores(self) -> None:
+        """Open a block map, which does not say how large its tiles are, and ask about its highest tile."""
+        controller = self.controller
+        controller.scores.open([block_map(self.slide, self.work)])
+        self.wait(lambda: bool(controller.scores.questions))
+        self.take("scores-asked")
+        self.viewer.window.dock_widgets["SLN Predict (napari-slnpredict)"].score_question.use.click()
+        self.wait(lambda: controller.scores.file is not None)
+        controller.switch_click(True)
+        controller.step_tile(1)
+        controller.camera.fit()
+        self.wait(lambda: controller.asks.here is not None)
+        self.take("scores", pause=900)
+        controller.switch_click(False)
+        self.viewer.layers.remove(controller.scores.file.layer)
 
     def without_scale(self) -> None:
         """Open a file that does not say how large its pixels are."""
@@ -148,6 +166,28 @@ class Studio:
         from qtpy.QtTest import QTest
 
         QTest.qWait(ms)
+
+
+def block_map(slide: Path, work: Path) -> Path:
+    """Write a block map as CLAM does: how dark and violet each tile is stands for its attention."""
+    import h5py
+    import numpy as np
+
+    from napari_slnpredict.slide.slide import open_slide
+
+    path, side = work / f"{slide.stem}_blockmap.h5", 128
+    with open_slide(slide) as opened:
+        width, height = opened.dimensions
+        pixels = opened.read_region((0, 0), 0, (width // side * side, height // side * side)).astype(float)
+    rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
+    mean = pixels.reshape(rows, side, columns, side, 3).mean(axis=(1, 3))
+    tissue = mean.mean(axis=2) < 225
+    y, x = np.nonzero(tissue)
+    scores = 6 * (mean[..., 2] - mean[..., 0])[tissue] / 255 - mean.mean(axis=2)[tissue] / 40
+    with h5py.File(path, "w") as file:
+        file["attention_scores"] = scores[:, None].astype(np.float32)
+        file["coords"] = np.stack([x, y], axis=1) * side
+    return path
 
 
 def plain_tiff(slide: Path, work: Path) -> Path:

@@ -17,6 +17,10 @@ from .raw import ScoresError
 
 #: Largest distance of a corner from the lattice that rounding explains, level-0 px.
 SLACK_PX = 1.0
+#: The same for places rounded to the nearest whole px.
+ROUNDING_PX = 0.51
+#: The same for places that were not rounded.
+EXACT_PX = 0.02
 #: Pixels of the image, and of its longer side (what graphics drivers draw in one piece).
 MAX_PIXELS, MAX_SIDE = 8_000_000, 8192
 #: A raster coarser than this share of a tile shows no tiles any more.
@@ -185,25 +189,31 @@ def _distinct(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _fit(locations: NDArray[np.float64], start: float) -> tuple[float, NDArray[np.float64]] | None:
-    """Return stride and origin of the lattice all corners lie on within rounding, None where they do not."""
-    slopes, spans = [], []
+    """Return stride and origin of the lattice all corners lie on within rounding, None where they do not.
+
+    The stride that fits exactly is taken; else, of places that were rounded, the very one expected where it fits as
+    rounding explains; else the one that fits best, which a few rounded places tell less exactly.
+    """
+    axes = []
     for axis in (0, 1):
         places = np.unique(locations[:, axis])
-        steps = np.concatenate([[0], np.cumsum(np.rint(np.diff(places) / start))])
-        if steps[-1] > 0:
-            centred = steps - steps.mean()
-            slopes.append(float(centred @ (places - places.mean()) / (centred @ centred)))
-            spans.append(float(steps[-1]) ** 2)
-    stride = float(np.average(slopes, weights=spans)) if slopes else start
-    origin = np.empty(2)
-    for axis in (0, 1):
-        places = np.unique(locations[:, axis])
-        steps = np.concatenate([[0], np.cumsum(np.rint(np.diff(places) / start))])
-        rest = places - steps * stride
-        origin[axis] = (rest.min() + rest.max()) / 2
-        if np.ptp(rest) / 2 > SLACK_PX:
-            return None
-    return stride, origin
+        axes.append((places, np.concatenate([[0.0], np.cumsum(np.rint(np.diff(places) / start))])))
+    best = _best_stride(axes, start)
+    for stride, slack in ((best, EXACT_PX), (start, ROUNDING_PX), (best, SLACK_PX)):
+        rests = [places - steps * stride for places, steps in axes]
+        if max(float(np.ptp(rest)) for rest in rests) / 2 <= slack:
+            return stride, np.array([(rest.min() + rest.max()) / 2 for rest in rests])
+    return None
+
+
+def _best_stride(axes: list[tuple[NDArray[np.float64], NDArray[np.float64]]], start: float) -> float:
+    """Return the stride by least squares over both axes."""
+    over = under = 0.0
+    for places, steps in axes:
+        centred = steps - steps.mean()
+        over += float(centred @ (places - places.mean()))
+        under += float(centred @ centred)
+    return over / under if under > 0 else start
 
 
 def _touching(owner: NDArray[np.int32]) -> int:

@@ -232,6 +232,23 @@ def test_demo_opens_the_viewer_where_there_is_a_display(tmp_path: Path, monkeypa
 
 
 @needs_napari
+def test_view_passes_scores_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--scores` would be taken and forgotten."""
+    opened: list[tuple[object, dict[str, object]]] = []
+    launch = ModuleType("launch")
+    launch.view = lambda paths, **options: opened.append((paths, options))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "napari_slnpredict.plugin.launch", launch)
+    monkeypatch.setattr(view_module, "need_viewer", lambda: None)
+    given = ["--scores", "a.h5", "--scores", "b.csv", "--scores-size", "512", "--scores-unit", "0.5"]
+    assert leave("view", "slide.svs", *given) == 0
+    (paths, options), *_ = opened
+    assert paths == [Path("slide.svs")]
+    assert options["scores"] == [Path("a.h5"), Path("b.csv")]
+    assert (options["scores_size"], options["scores_unit"]) == (512.0, "0.5")
+    assert leave("view", "slide.svs", "--scores", "a.h5", "--scores-unit", "furlong") == 2
+
+
+@needs_napari
 def test_view_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without Qt or a display the viewer would end in a crash of Qt."""
     monkeypatch.setattr(view_module, "has_display", lambda: False)
