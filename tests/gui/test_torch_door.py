@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -47,6 +48,29 @@ print("STEP", float(loss) >= 0, flush=True)
 import os
 os._exit(0)
 """
+OPENVINO = """
+import os, tempfile
+from napari_slnpredict.encode.encoder import load_encoder
+from napari_slnpredict.encode.engines import Device, plan_engine
+from napari_slnpredict.settings import Settings
+encoder = load_encoder("random:test_resnet")
+settings = Settings(cache=tempfile.mkdtemp(), engine="openvino-float32")
+plan = plan_engine(encoder, Device("cpu", "test"), settings=settings, threads=1, tile_px=64, nice=10)
+job = plan.ready()
+while True:  # as the viewer does: the window draws while the job goes on in its thread
+    try:
+        next(job)
+    except StopIteration as end:
+        engine = end.value
+        break
+    again = viewer.screenshot(canvas_only=True, flash=False)
+features = engine(np.zeros((3, 64, 64, 3), np.uint8))
+assert np.isfinite(features).all()
+again = viewer.screenshot(canvas_only=True, flash=False)
+assert again.shape == picture.shape
+print("OPENVINO", features.shape, engine.precision, "LLVM", mapped, flush=True)
+os._exit(0)
+"""
 
 
 def in_a_child(code: str) -> subprocess.CompletedProcess[str]:
@@ -65,6 +89,14 @@ def test_the_torch_stack_comes_in_after_the_canvas_has_drawn() -> None:
     # Where Mesa draws without LLVM there is nothing to guard against, and this test proves less.
     if "LLVM False" in done.stdout:
         pytest.skip("this GL does not use LLVM")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_openvino_comes_in_after_the_canvas_has_drawn() -> None:
+    """A library with a compiler of its own beside Mesa's would crash the window, as triton does."""
+    done = in_a_child(DRAW + OPENVINO)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    assert "OPENVINO (3, 96) openvino-float32" in done.stdout
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the crash is one of Linux and Mesa")

@@ -80,7 +80,7 @@ def test_the_numbers_are_torchs(encoder: Encoder, cache: Path) -> None:
 @needs_openvino
 @pytest.mark.parametrize("precision", ["openvino-float32", "openvino-bfloat16"])
 def test_a_feature_does_not_depend_on_batch_thread_or_streams(encoder: Encoder, cache: Path, precision: str) -> None:
-    """A resumed run would end with other features than an uninterrupted one, the viewer with the command's neighbours."""
+    """A resumed run would end with other features than an uninterrupted one; so would the viewer."""
     if "bfloat16" in precision:
         if not has_bfloat16():
             pytest.skip("no bfloat16 here")
