@@ -19,26 +19,30 @@ def log(kind: str, count: int) -> None:
 
 
 def slow_down() -> None:
-    """Seal every 32 tiles, wait after each chunk, and log both."""
+    """Read slowly, seal every 32 tiles, and log what is computed and what is sealed."""
     from napari_slnpredict.encode import embed, store, workers
 
     embed.CHUNK_TILES = store.CHUNK_TILES = CHUNK
-    seal, following = store.FeatureStore.seal, workers.Workers.next
+    seal, fetch, read = store.FeatureStore.seal, workers.Workers.fetch, workers.read_block
 
-    def slow_seal(self: Any, chunk: Any) -> Any:
+    def logged_seal(self: Any, chunk: Any) -> Any:
         path = seal(self, chunk)
         log("sealed", len(chunk))
-        time.sleep(0.15)
         return path
 
-    def counted(self: Any, timeout: float) -> Any:
-        done = following(self, timeout)
-        if done is not None:
+    def logged_fetch(self: Any, timeout: float) -> Any:
+        results = fetch(self, timeout)
+        for done in results:
             log("computed", len(done.chunk))
-        return done
+        return results
 
-    store.FeatureStore.seal = slow_seal  # type: ignore[method-assign]
-    workers.Workers.next = counted  # type: ignore[method-assign]
+    def slow_read(slide: Any, grid: Any, block: Any) -> Any:
+        time.sleep(0.01 * len(block))
+        return read(slide, grid, block)
+
+    store.FeatureStore.seal = logged_seal  # type: ignore[method-assign]
+    workers.Workers.fetch = logged_fetch  # type: ignore[method-assign]
+    workers.read_block = slow_read  # type: ignore[attr-defined]
 
 
 def dask_setup(worker: Any) -> None:

@@ -97,8 +97,8 @@ def test_a_killed_worker_costs_one_chunk(undisturbed: Path) -> None:
     tiles = sum(record.count(b"\n") - 1 for record, _ in results(folder / "cluster").values())
     sealed, computed = logged("sealed", folder), logged("computed", folder)
     assert sum(map(sum, sealed.values())) == tiles, "a sealed chunk was computed again"
-    # What was computed is written down as it arrives: at most one chunk was not sealed yet.
-    assert sum(map(sum, computed.values())) - tiles <= 32 + 16
+    # What arrived and was not sealed yet is less than a chunk.
+    assert sum(map(sum, computed.values())) - tiles <= 32
     assert len(sealed) >= 2, "both workers had a slide"
 
 
