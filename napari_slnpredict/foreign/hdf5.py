@@ -163,7 +163,7 @@ def _told(root: Any, places: Any, names: set[str]) -> _Told:
     if any(name in root for name in ("tile_size_um", "stamp_version", "unit", "tile_size")):
         return _told_by_stamp(root, slide)
     if "attention_scores" in names:  # a block map: CLAM leaves its attributes in the file of features
-        return _Told("clam", "px", slide=slide, missing=("patch_size and patch_level",))
+        return _Told("clam", "px", slide=slide, missing=("patch_size", "patch_level"))
     return _Told("h5", slide=slide, missing=("any attribute about them",))
 
 

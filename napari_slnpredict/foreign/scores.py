@@ -284,7 +284,7 @@ def _missing(raw: RawScores, source: str, missing: tuple[str, ...]) -> MissingPl
     words = {"unit": "in which unit its places are", "size": "how large its tiles are"}
     what = f"does not say {' and '.join(words[name] for name in missing)}"
     if "size" in missing and raw.missing:
-        what += f" ({', '.join(raw.missing)} is missing)"
+        what += f" (it lacks {' and '.join(raw.missing)})"
     told = f"; its places lie {apart:g} apart" if apart is not None else ""
     return MissingPlaces(
         what + told,

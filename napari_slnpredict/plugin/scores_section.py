@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
@@ -59,6 +60,7 @@ class ScoreQuestion(QWidget):
         self._question: Question | None = None
         self._controller = controller
         self.setObjectName("slnScoreQuestion")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)  # else its border is not drawn
         self.title = Words(strong=True)
         self.text = Words()
         self.unit = QComboBox()
@@ -83,7 +85,7 @@ class ScoreQuestion(QWidget):
         line.addWidget(self.leave)
         line.addStretch(1)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 4, 0, 4)
+        layout.setContentsMargins(8, 6, 8, 6)
         layout.setSpacing(4)
         for widget in (self.title, self.text, self._unit_row, self.um, self._size_row, self.hint):
             layout.addWidget(widget)

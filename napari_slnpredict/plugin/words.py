@@ -174,7 +174,7 @@ def score_lines(answer: Any) -> list[str]:
         if answer.times_mean is not None:
             lines.append(f"{three(answer.times_mean)} × mean")
         lines.append(f"rank {count(answer.rank)} of {count(answer.of)}")
-        lines.append(f"{below(answer.percentile)} of the tiles are below")
+        lines.append(f"{below(answer.percentile)} of the others are below")
     return lines + [f"{name} {three(value)}" for name, value in answer.others]
 
 
@@ -191,8 +191,23 @@ def score_facts(scores: Any) -> str:
 
 def size_hint(apart: float | None) -> str:
     """Return what is known about the size of tiles whose file does not say it."""
-    unit = "The side of a tile, in the unit of its places."
-    return unit if apart is None else f"{unit} They lie {apart:g} apart: without overlap that is the size."
+    told = "" if apart is None else f", {apart:g}"
+    return f"The side of a tile, in the unit of the places. Without overlap it is their distance{told}."
+
+
+def view_command(slide: Path, scores: Any, answers: Any, mpp: float | None) -> str:
+    """Return the command that shows a slide with somebody's scores."""
+    parts = ["slnpredict", "view", str(slide), "--scores", str(scores)]
+    parts += ["--scores-size", f"{answers.size:g}"] if answers.size is not None else []
+    parts += ["--scores-unit", answers.unit] if answers.unit else []
+    return shlex.join(parts + (["--mpp", f"{mpp:g}"] if mpp is not None else []))
+
+
+def drive_words(slide: Path | None) -> str:
+    """Return what is said while a slide's drive does not answer; nothing for None."""
+    if slide is None:
+        return ""
+    return f"The drive does not answer: {slide.name}. Places not loaded yet stay blurred; they are tried again."
 
 
 def command_line(

@@ -115,7 +115,7 @@ def test_missing_size_is_asked_and_then_shown(opened: Any, wait: Any, tmp_path: 
     wait(lambda: question.isVisibleTo(opened.dock))
     assert score_layers(opened.viewer) == []
     assert "fake_blockmap.h5: does not say how large its tiles are" in question.text.said
-    assert "They lie 200 apart" in question.hint.said
+    assert "their distance, 200." in question.hint.said
     assert question.size.value() == 200
     assert not question.unit.isVisibleTo(opened.dock)
     question.size.setValue(100)
@@ -124,6 +124,7 @@ def test_missing_size_is_asked_and_then_shown(opened: Any, wait: Any, tmp_path: 
     assert not question.isVisibleTo(opened.dock)
     places = opened.controller.scores.file.scores.places
     assert places.size_level0 == 100
+    assert opened.controller.command().endswith("fake_blockmap.h5 --scores-size 100")
     (layer,) = score_layers(opened.viewer)
     assert np.isnan(value_at(layer, 300 + 150, 500 + 50))  # tiles of 100 px that lie 200 apart
     assert value_at(layer, 300 + 99, 500 + 99) == -7

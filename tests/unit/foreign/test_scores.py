@@ -61,7 +61,7 @@ def test_clam_block_map_asks_for_the_size(tmp_path: Path) -> None:
     """CLAM's block map says nothing of its tiles: a guess would draw them at a quarter of their size."""
     corners = made.square(5, 4, 1024, 2048, 1024)
     path = made.clam_blockmap(tmp_path / "slide_blockmap.h5", corners, np.linspace(-7, 3, 20))
-    with pytest.raises(MissingPlaces, match="patch_size and patch_level is missing") as caught:
+    with pytest.raises(MissingPlaces, match="it lacks patch_size and patch_level") as caught:
         lay(path)
     assert caught.value.missing == ("size",)
     assert caught.value.suggestion == 1024
@@ -152,7 +152,7 @@ def test_trident_missing_attribute_is_named(tmp_path: Path) -> None:
         tmp_path / "s.h5", made.square(3, 3, 512), size_level0=512, extent=FACTS.dimensions,
         scores={"attention": np.arange(9)}, leave_out=("patch_size_level0", "patch_size"),
     )  # fmt: skip
-    with pytest.raises(MissingPlaces, match=r"\(patch_size_level0 is missing\); its places lie 512 apart"):
+    with pytest.raises(MissingPlaces, match=r"\(it lacks patch_size_level0\); its places lie 512 apart"):
         lay(path)
 
 

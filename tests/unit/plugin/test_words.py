@@ -102,3 +102,23 @@ def test_range_tells_unit_and_what_exceeds_it() -> None:
     """A map would be shown without its scale."""
     assert words.range_line(0, 4.19, "× mean", top=5.38) == "0 to 4.19 × mean, highest 5.38"
     assert words.range_line(-0.2, 0.2, "logit") == "−0.2 to 0.2 logit"
+
+
+def test_score_lines_say_only_what_is_known() -> None:
+    """A tile without a value would be given one, a value of unknown unit a unit."""
+    from napari_slnpredict.foreign.explain import ScoreAnswer
+
+    answer = ScoreAnswer(
+        3, (0, 0), None, "prob_tumor", "probability", 0.8123, 14, 1240, 98.95, None, (("prob_other", 0.2),)
+    )
+    assert words.score_lines(answer) == [
+        "prob_tumor 0.812 probability",
+        "rank 14 of 1,240",
+        "99 % of the others are below",
+        "prob_other 0.2",
+    ]
+    assert words.score_lines(ScoreAnswer(reason="no tile here")) == ["No tile here."]
+    assert words.score_lines(ScoreAnswer(1, (0, 0), name="a", reason="no value here")) == ["a: no value here"]
+    share = ScoreAnswer(1, (0, 0), None, "attention", "weight, all tiles sum to 1", 0.01, 1, 500, 99.97, 5.0)
+    assert words.score_lines(share)[:2] == ["attention 0.01", "5 × mean"]
+    assert words.score_lines(share)[3] == "99.97 % of the others are below"
