@@ -391,6 +391,9 @@ class Controller(QObject):
         shown = self.slides.current
         if shown is None:
             return ""
+        scores = self.scores.file
+        if scores is not None:
+            return words.view_command(Path(shown.slide.path), scores.wanted.path, scores.wanted.answers, self.given_mpp)
         wanted = viewer_options().get("device", "auto")
         return words.command_line(
             Path(shown.slide.path), self.runs.model, device=wanted, mpp=self.given_mpp, out=None
