@@ -114,6 +114,7 @@ class Controller(QObject):
 
     def _connect(self) -> None:
         self.camera.on_moved = self.camera_moved.emit
+        self.maps.moving = self.runs.moving = self.camera.is_moving
         self.slides.changed.connect(self._slide_changed)
         self.label.failed.connect(self.show_problem)
         self.slides.failed.connect(self.show_problem)

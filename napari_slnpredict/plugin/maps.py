@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from .layers import ROLE_KEY, add_map, assert_gui_thread, ink
 if TYPE_CHECKING:
     from napari_slnpredict.pipeline import Prediction
 
-#: Least time between two uploads of a growing map, ms.
-PAINT_MS = 100
+#: Least time between two uploads of a growing map, ms. Each makes a frame longer: while the user pans they are so rare
+#: that they are less than one frame in twenty.
+PAINT_MS, PAINT_MOVING_MS = 100, 1000
 #: A growing map's range moves only when it is off by more than this: colours must not flicker.
 RANGE_SLACK = 1.25
 ATTENTION, EVIDENCE = "attention", "evidence"
@@ -76,6 +78,8 @@ class Maps(QObject):
         self._prediction: Prediction | None = None
         self.state = MapState()
         self._painted_at = 0.0
+        #: Whether the camera is moving just now.
+        self.moving: Callable[[], bool] = lambda: False
         self._timer = QTimer(self, singleShot=True)
         self._timer.timeout.connect(self._paint)
 
@@ -153,7 +157,9 @@ class Maps(QObject):
         self._paint()
 
     def _paint_soon(self) -> None:
-        wait = PAINT_MS - (time.monotonic() - self._painted_at) * 1000
+        # The first tiles of a run are shown at once.
+        moving = self.moving() and self.state.tiles > 0
+        wait = (PAINT_MOVING_MS if moving else PAINT_MS) - (time.monotonic() - self._painted_at) * 1000
         if wait <= 0:
             self._paint()
         elif not self._timer.isActive():

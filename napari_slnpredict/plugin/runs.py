@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "demo-sln"
 #: Every so often the line under the bar is written anew, ms: nothing may look stuck.
 HEARTBEAT_MS = 500
-#: Least time between two changes of that line: each one composes the window anew.
-LEAST_MS = 200
+#: Least time between two changes of that line: each one composes the window anew. While the user pans: rarer.
+LEAST_MS, LEAST_MOVING_MS = 200, 1000
 
 
 class Runs(QObject):
@@ -79,8 +79,10 @@ class Runs(QObject):
         self.line = ""
         self._started = 0.0
         self._told = 0.0
+        #: Whether the camera is moving just now.
+        self.moving: Callable[[], bool] = lambda: False
         self._heart = QTimer(self, interval=HEARTBEAT_MS)
-        self._heart.timeout.connect(self.progressed)
+        self._heart.timeout.connect(self._beat)
 
     @property
     def running(self) -> bool:
@@ -203,8 +205,16 @@ class Runs(QObject):
                 self._name_device(event.data)
             elif isinstance(event, Partial):
                 self.partial.emit(event)
+        self._tell(at_once=any(isinstance(event, Stage) for event in events))
+
+    def _beat(self) -> None:
+        """Write the line anew though nothing was heard: its clock goes on."""
+        self._tell()
+
+    def _tell(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
-        if (now - self._told) * 1000 >= LEAST_MS or any(isinstance(event, Stage) for event in events):
+        least = LEAST_MOVING_MS if self.moving() else LEAST_MS
+        if at_once or (now - self._told) * 1000 >= least:
             self._told = now
             self.progressed.emit()
 

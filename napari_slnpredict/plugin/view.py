@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MAGNIFICATIONS = (1, 2, 5, 10, 20, 40)
 #: Drawn unseen while a slide is being opened: preparing a canvas's letters takes 0.2 s and would delay the first frame.
 GLYPHS = "0123456789.x · µm/px nk"
+#: A camera that moved within this time is still moving, s.
+STILL_MOVING_S = 0.25
 #: um per pixel at 1x, the convention behind "20x is 0.5".
 UM_PER_PX_AT_1X = 10.0
 
@@ -95,6 +98,7 @@ class Camera:
         self._pixel: float | None = None  # a level-0 px in the world: um, or 1 where the slide has no scale
         self._fitted: tuple[float, ...] = ()  # where the camera stood after the last fit
         self.on_moved: Callable[[], None] = lambda: None
+        self._moved_at = 0.0
         camera, canvas = viewer.scene.camera, viewer.canvas
         for event in (camera.events.zoom, camera.events.center):
             event.connect(self._moved)
@@ -106,6 +110,10 @@ class Camera:
         self._mpp = None if slide is None else slide.mpp
         self._pixel = None if slide is None else slide.mpp or 1.0
         self._moved()
+
+    def is_moving(self) -> bool:
+        """Whether the user pans or zooms just now: what can wait a moment does (`Maps`, `Runs`)."""
+        return time.monotonic() - self._moved_at < STILL_MOVING_S
 
     @property
     def um_per_screen_px(self) -> float:
@@ -181,6 +189,7 @@ class Camera:
         viewer.scene.camera.center = (to_world(y, self._pixel), to_world(x, self._pixel))
 
     def _moved(self, event: object = None) -> None:
+        self._moved_at = time.monotonic()
         self.first.look_at(self.rectangle())
         viewer = self._viewer()
         if viewer is None:
