@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QGridLayout, QSizePolicy, QSlider, QWidget
 
 from napari_slnpredict.colours import AMOUNT, SIDES
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .maps import Maps, MapState
     from .scores import Scores
 
+#: The section's words follow its map by so much, ms.
+WORDS_MS = 40
 #: Steps of the threshold slider.
 STEPS = 200
 
@@ -51,7 +53,10 @@ class MapSection(Fold):
         self.add(self.threshold_row, self.area, self.strip)
         self.notes = Words(quiet=True)
         self.add(self.notes)
-        self._maps.changed.connect(self.refresh)
+        # The picture first: new words lay the whole dock out anew, which the frame with the new map need not wait for.
+        self._soon = QTimer(self, singleShot=True, interval=WORDS_MS)
+        self._soon.timeout.connect(self.refresh)
+        self._maps.changed.connect(self._soon.start)
         self._scores.changed.connect(self.refresh)
         controller.answer_changed.connect(self.refresh)
         self.refresh()
@@ -113,6 +118,7 @@ class MapSection(Fold):
         if isinstance(entry, str):
             self._scores.choose(None)
             self._maps.show_scale(entry)
+            self.refresh()
         else:
             self._scores.choose(entry)
 

@@ -76,6 +76,10 @@ class Maps(QObject):
         self._grid: TileGrid | None = None
         self._map: TileMap | None = None
         self._prediction: Prediction | None = None
+        self._known: TileGrid | None = None  # the grid of the two that follow
+        self._flat = np.zeros(0, np.intp)  # where each tile lies in the map's array, rows after each other
+        self._tissue = np.zeros(0, np.float32)  # tissue of each tile, at most 1
+        self._scales: dict[str, tuple[TileMap, tuple[float, float, float]]] = {}  # seen scales of the prediction
         self.state = MapState()
         self._painted_at = 0.0
         #: Whether the camera is moving just now.
@@ -105,6 +109,7 @@ class Maps(QObject):
         assert_gui_thread()
         self._timer.stop()
         self._grid = self._map = self._prediction = None
+        self._scales.clear()
         self.state = MapState()
         viewer = self._viewer()
         for name in MAP_LAYERS:
@@ -134,6 +139,7 @@ class Maps(QObject):
     def finish(self, prediction: Prediction, scale: str) -> None:
         """A run has ended: its final values."""
         self._prediction, self._grid = prediction, prediction.grid
+        self._scales.clear()
         self.state = replace(self.state, threshold=0.0)
         self.show_scale(scale)
 
@@ -142,11 +148,13 @@ class Maps(QObject):
         assert_gui_thread()
         if self._prediction is None or not len(self._prediction.grid):
             return
-        from napari_slnpredict.pipeline import scale_values
-
-        tile_map = scale_values(self._prediction, scale)
         two_sided = scale.startswith("evidence")
-        low, high, top = ink(tile_map, scale=scale)
+        if scale not in self._scales:
+            from napari_slnpredict.pipeline import scale_values
+
+            found = scale_values(self._prediction, scale)
+            self._scales[scale] = found, ink(found, scale=scale)
+        tile_map, (low, high, top) = self._scales[scale]
         self._map = tile_map
         self.state = MapState(scale, tile_map.unit, low, high, top, 0.0, two_sided=two_sided)
         self._paint()
@@ -171,17 +179,24 @@ class Maps(QObject):
         if self._map is None or self._viewer() is None:
             return
         self._painted_at = time.monotonic()
+        self._know(self._map.grid)
         shown = self._above(self._map.values)
         self._count(shown)
         layer = self._layer_for(two_sided=self.state.two_sided)
-        rows, columns = self._map.grid.cells.T
-        layer.data[rows, columns] = np.where(shown, self._map.values, np.nan)
+        np.put(layer.data, self._flat, np.where(shown, self._map.values, np.float32(np.nan)))
         limits = (self.state.low, self.state.high)
         if tuple(layer.contrast_limits) != limits:
             layer.contrast_limits_range = limits
             layer.contrast_limits = limits
         layer.refresh(thumbnail=False, highlight=False, extent=False)
         self.changed.emit()
+
+    def _know(self, grid: TileGrid) -> None:
+        """Work out once what every painting of a grid needs."""
+        if self._known is not grid:
+            self._known = grid
+            self._flat = np.ravel_multi_index((grid.cells[:, 0], grid.cells[:, 1]), grid.shape)
+            self._tissue = np.minimum(grid.tissue, 1.0).astype(np.float32)
 
     def _above(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
         strength = np.abs(values) if self.state.two_sided else values
@@ -193,7 +208,7 @@ class Maps(QObject):
         grid = self._map.grid
         # Cells do not overlap even where tiles do.
         cell_mm2 = (grid.stride_level0 * grid.slide_mpp / 1000.0) ** 2
-        mm2 = float(np.minimum(grid.tissue[shown], 1.0).sum()) * cell_mm2
+        mm2 = float(self._tissue @ shown) * cell_mm2
         self.state = replace(self.state, area_mm2=mm2, tiles=int(shown.sum()))
 
     def _layer_for(self, *, two_sided: bool) -> Any:
