@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_slnpredict.errors import DataError
+from napari_slnpredict.slide import stain
 from napari_slnpredict.slide.stain import (
     NORMALISERS,
     REFERENCE,
@@ -393,3 +394,10 @@ def test_amounts_and_residual_make_the_tile() -> None:
     assert (stained >= 0).all()
     density = torch.einsum("bkhw,bkc->bhwc", stained, fit.stains) + residual.permute(0, 2, 3, 1)
     torch.testing.assert_close(240 * torch.exp(-density) - 1, tiles.float(), atol=1e-2, rtol=0)
+
+
+def test_public_names_are_all_there() -> None:
+    """Training and viewer import these from the package; a name that goes breaks them."""
+    assert sorted(stain.__all__, key=str.lower) == sorted(set(stain.__all__), key=str.lower)
+    assert all(hasattr(stain, name) for name in stain.__all__)
+    assert {"slide_stain", "stained_levels", "restain", "jitter", "NORMALISERS", "REFERENCE"} <= set(stain.__all__)

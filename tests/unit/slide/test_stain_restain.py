@@ -13,6 +13,7 @@ import torch
 
 from napari_slnpredict.errors import SlideError
 from napari_slnpredict.events import Event, Progress, Stage, Warn, run
+from napari_slnpredict.phantom.labs import INKS
 from napari_slnpredict.slide.slide import open_slide
 from napari_slnpredict.slide.stain import (
     NORMALISERS,
@@ -247,6 +248,18 @@ def test_pale_tiles_do_not_move_a_slides_stain() -> None:
     assert angle(found.array, unit(LAB_A)).max() < 6
     assert found.failed > found.tiles
     assert any(isinstance(event, Warn) for event in events)
+
+
+@pytest.mark.parametrize("ink", INKS, ids=["blue", "green", "black"])
+def test_ink_does_not_move_a_slides_stain(ink: tuple[float, float, float]) -> None:
+    """A pen stroke over a fifth of the tissue is dye too, but not the slide's."""
+    slide = stained_slide()
+    pixels = slide.levels[0][0]
+    y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
+    stroke = np.abs((0.6 * x + y) % 600) < 130
+    pixels[stroke] = (pixels[stroke] * np.exp(-0.9 * np.asarray(ink))).astype(np.uint8)
+    found = run(slide_stain(slide, find_tissue(slide)))
+    assert angle(found.array, unit(LAB_A)).max() < 6
 
 
 def test_stains_hardly_apart_are_told() -> None:
