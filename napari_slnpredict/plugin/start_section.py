@@ -290,18 +290,21 @@ class ProblemRow(QWidget):
         layout.addWidget(self.box)
         layout.addWidget(self.note)
         controller.problem_changed.connect(self.refresh)
+        controller.slides.silence_changed.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
         """Show the present state."""
         problem = self._controller.problem
+        silence = words.drive_words(self._controller.slides.silent)
         self.box.setVisible(problem is not None)
         if problem is not None:
             self.title.say(problem.title)
             self.text.say(problem.text)
             self.copy.setText("Copy details")
-        self.note.say(self._controller.note)
-        self.setVisible(problem is not None or bool(self._controller.note))
+        note = "\n".join(line for line in (silence, self._controller.note) if line)
+        self.note.say(note)
+        self.setVisible(problem is not None or bool(note))
 
     def _copied(self) -> None:
         problem = self._controller.problem
