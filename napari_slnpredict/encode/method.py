@@ -136,7 +136,21 @@ def gather(vectors: Tensor) -> Tensor:
     torch = import_torch()
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return vectors
-    import torch.distributed.nn.functional as joint
 
-    gathered: Tensor = torch.cat(joint.all_gather(vectors))  # type: ignore[no-untyped-call]
+    class Gathered(torch.autograd.Function):  # type: ignore[misc,name-defined]
+        """All devices' rows; backwards, each device's rows get the gradients of all."""
+
+        @staticmethod
+        def forward(ctx: Any, own: Tensor) -> Tensor:
+            parts = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather(parts, own.contiguous())
+            return torch.cat(parts)  # type: ignore[no-any-return]
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            total = gradient.contiguous().clone()
+            torch.distributed.all_reduce(total)
+            return total.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]  # type: ignore[no-any-return]
+
+    gathered: Tensor = Gathered.apply(vectors)
     return gathered
