@@ -22,7 +22,7 @@ from napari_slnpredict.errors import SlideStalled
 from .source import DriveSilent
 
 #: Threads of one slide that may hang at once; after that its reads fail at once, until one comes back.
-MAX_STUCK = 3
+MAX_STUCK = 4
 #: An unused thread ends after this long.
 IDLE_SECONDS = 2.0
 #: File systems of Linux that another machine or a program answers for.

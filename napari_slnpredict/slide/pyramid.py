@@ -26,7 +26,7 @@ VIRTUAL_TILE = 512
 #: From this many halvings on a virtual tile is made of so many stored ones that it is kept apart from them.
 DEAR_DEPTH = 3
 #: Reads on their way to a distant file system at once: it is waited for, not computed.
-FAR_READS = 8
+FAR_READS = 4
 
 T = TypeVar("T")
 _Read = Callable[[int, int, int], Tile]
@@ -133,12 +133,15 @@ class Pyramid:
 
     @property
     def seconds(self) -> float:
-        """Seconds spent in reading and decoding stored tiles, summed over threads."""
+        """Seconds spent in reading and decoding stored tiles for rectangles, summed over threads.
+
+        Lone tiles are not timed: a clock costs a display a hundredth of a tile.
+        """
         return sum(list(self._spent.values()))
 
     @property
     def waiting(self) -> float:
-        """Seconds for which the longest read under way has been waited for; 0 when there is none."""
+        """Seconds for which the longest read from a distant file system has been waited for; 0 when there is none."""
         return time.perf_counter() - min(begun) if (begun := list(self._begun.values())) else 0.0
 
     def cached(self, level: int, column: int, row: int) -> Tile | None:
@@ -193,8 +196,8 @@ class Pyramid:
     def _stored(self, level: int, column: int, row: int, read: _Read) -> Tile:
         try:
             if self._patience is None:
-                return self._timed(read, level, column, row)
-            return self.answered(lambda: self._timed(read, level, column, row))
+                return read(level, column, row)
+            return self.answered(lambda: self._watched(level, column, row))
         except TileFault as fault:
             self.faults[level, column, row] = str(fault)
             _, _, width, height = self.tile_box(level, column, row)
@@ -204,14 +207,13 @@ class Pyramid:
         """Return what a piece of work with the slide's files returns. Raises `DriveSilent`."""
         return work() if self._patience is None else self._patience.run(work)
 
-    def _timed(self, read: _Read, level: int, column: int, row: int) -> Tile:
-        me, start = threading.get_ident(), time.perf_counter()
-        self._begun[me] = start
+    def _watched(self, level: int, column: int, row: int) -> Tile:
+        me = threading.get_ident()
+        self._begun[me] = time.perf_counter()
         try:
-            return read(level, column, row)
+            return self.source.tile(level, column, row)
         finally:
             del self._begun[me]
-            self._spent[me] = self._spent.get(me, 0.0) + time.perf_counter() - start
 
     def _halved(self, level: int, column: int, row: int) -> Tile:
         from PIL import Image
@@ -261,10 +263,13 @@ class Pyramid:
         ]
 
         def paste(place: tuple[int, int]) -> None:
+            me, start = threading.get_ident(), time.perf_counter()
             if passing and not shape.depth and canvas.covers(*place):
                 tile = self.cache.get((level, *place), False) or self._stored(level, *place, self._fleeting)
             else:
                 tile = self.tile(level, *place, passing=passing)
+            if not shape.depth:
+                self._spent[me] = self._spent.get(me, 0.0) + time.perf_counter() - start
             canvas.paste(tile, *place)
 
         alone = (passing and self._patience is None) if alone is None else alone

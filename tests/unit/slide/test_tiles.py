@@ -123,7 +123,7 @@ def test_decoders_run_side_by_side(tmp_path: Path, read: Any) -> None:
     """
     import sys
 
-    large = np.tile(picture(512, 512), (4, 4, 1))
+    large = np.tile(picture(512, 512), (2, 2, 1))
     before = sys.getswitchinterval()
     sys.setswitchinterval(30)  # from here on, a thread runs until it lets go by itself
     try:
