@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -220,7 +221,8 @@ class Slide:
 
         Slides that cannot be brightfield by their kind of pixels (16 bit, grey, ...) do not open at all.
         """
-        return why_dark(self._pyramid)
+        with self._naming_stalls():
+            return why_dark(self._pyramid)
 
     @property
     def brightfield(self) -> bool:
@@ -325,15 +327,18 @@ class Slide:
                 f"{width} x {height} px are more than is read in one piece", file=self.path, do="use a coarser level"
             )
         box = int(x), int(y), int(width), int(height)
-        try:
+        with self._naming_stalls():
             return self._pyramid.region(self._checked(level), *box, passing=passing)
-        except DriveSilent as error:
-            raise stalled(self.path, error) from error
 
     def _answered(self, work: Callable[[], T]) -> T:
         """Return what a piece of work with the file returns, or raise `SlideStalled`."""
-        try:
+        with self._naming_stalls():
             return self._pyramid.answered(work)
+
+    @contextlib.contextmanager
+    def _naming_stalls(self) -> Iterator[None]:
+        try:
+            yield
         except DriveSilent as error:
             raise stalled(self.path, error) from error
 

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from napari_slnpredict.errors import SlideStalled
+from napari_slnpredict.slide.blocks import plan_blocks, read_block
+from napari_slnpredict.slide.grid import GridSpec, lay_grid
 from napari_slnpredict.slide.handle import SlideFile
-from napari_slnpredict.slide.slide import open_slide
+from napari_slnpredict.slide.slide import Slide, open_slide
+from napari_slnpredict.slide.tissue import find_tissue, tissue_from_mask
 
 from .made_slides import picture, stored, write_aperio
 
@@ -37,7 +40,14 @@ class Share:
 
         monkeypatch.setattr(SlideFile, "_read", hang)
         monkeypatch.setattr("napari_slnpredict.slide.slide.is_far", lambda path: True)
-        monkeypatch.setenv("SLNPREDICT_STALL_SECONDS", "0.1")
+        # Long while the share answers: on a busy machine a read may take a while.
+        monkeypatch.setenv("SLNPREDICT_STALL_SECONDS", "20")
+
+    def fall_silent(self, slide: Slide) -> None:
+        """From now on no read comes back; the slide's patience is short."""
+        patience = slide.tiles._patience
+        assert patience is not None
+        patience._seconds, self.silent = 0.1, True
 
 
 @pytest.fixture
@@ -63,7 +73,7 @@ def test_a_share_that_stops_answering_is_named(path: Path, share: Share) -> None
     """A command hung for ever on a dead share, or went on with white pixels."""
     with open_slide(path, memory_mb=0) as slide:
         slide.read_region((0, 0), 0, (64, 64))
-        share.silent = True
+        share.fall_silent(slide)
         start = time.monotonic()
         for read in (slide.read_region, slide.read_region_mask):
             with pytest.raises(SlideStalled, match="does not answer") as error:
@@ -75,9 +85,11 @@ def test_a_share_that_stops_answering_is_named(path: Path, share: Share) -> None
             slide.content_id  # noqa: B018
         with pytest.raises(SlideStalled):
             slide.levels()[0][:100, :100].compute()
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15
         assert slide.damaged == ()
         assert slide.tiles.waiting > 0
+        assert slide.tiles._patience is not None
+        slide.tiles._patience._seconds = 20
         share.silent = False
         share.back.set()
         deadline = time.monotonic() + 5
@@ -86,8 +98,9 @@ def test_a_share_that_stops_answering_is_named(path: Path, share: Share) -> None
         assert np.array_equal(slide.read_region((0, 0), 0, (64, 64)), stored(path, 1003, 700)[:64, :64])
 
 
-def test_opening_from_a_dead_share_has_an_end(path: Path, share: Share) -> None:
+def test_opening_from_a_dead_share_has_an_end(path: Path, share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening a slide on a dead share never returned."""
+    monkeypatch.setenv("SLNPREDICT_STALL_SECONDS", "0.05")
     share.silent = True
     with pytest.raises(SlideStalled, match="does not answer"):
         open_slide(path)
@@ -99,3 +112,17 @@ def test_no_deadline_when_it_is_switched_off(path: Path, share: Share, monkeypat
     with open_slide(path) as slide:
         slide.read_region((0, 0), 0, (64, 64))
         assert not any(thread.name == "slnpredict-read" for thread in threading.enumerate())
+
+
+def test_work_over_a_slide_ends_with_its_name(path: Path, share: Share) -> None:
+    """Finding tissue or reading tiles for a network went on with white pixels, or never came back."""
+    with open_slide(path, memory_mb=0) as slide:
+        mask = np.ones((slide.dimensions[1] // 8, slide.dimensions[0] // 8), bool)
+        grid = lay_grid(slide, tissue_from_mask(mask, 8 * slide.require_mpp()), GridSpec(64, 1.0))
+        block = plan_blocks(grid)[0]
+        assert len(read_block(slide, grid, block).pixels)
+        share.fall_silent(slide)
+        with pytest.raises(SlideStalled, match=path.name):
+            read_block(slide, grid, block)
+        with pytest.raises(SlideStalled, match=path.name):
+            find_tissue(slide)
