@@ -28,6 +28,10 @@ def view(
         typer.Option("--model", help="Name or folder of the model the dock starts with.", show_default=False),
     ] = None,
     mpp: Mpp = None,
+    beside: Annotated[
+        bool,
+        typer.Option("--beside", help="Show the second slide beside the first (one slide: twice), cameras linked."),
+    ] = False,
     scores: Annotated[
         list[Path] | None,
         typer.Option(
@@ -62,7 +66,15 @@ def view(
     need_viewer()
     from napari_slnpredict.plugin.launch import view as show
 
-    show(slides or [], model=model, mpp=mpp, scores=scores or [], scores_size=scores_size, scores_unit=scores_unit)
+    show(
+        slides or [],
+        model=model,
+        mpp=mpp,
+        beside=beside,
+        scores=scores or [],
+        scores_size=scores_size,
+        scores_unit=scores_unit,
+    )
 
 
 def _unit(value: str) -> str:

@@ -29,13 +29,15 @@ class BesideBar(QWidget):
         self.model = QPushButton("Model")
         self.model.setToolTip("Slide, model and answer of this view, at the right")
         self.model.clicked.connect(lambda: beside.show_dock(second=True))
-        self.away = QPushButton("Close")
+        self.away = QPushButton("\u2715")
+        self.away.setAccessibleName("Close the second view")
         self.away.setToolTip("Close this view and its slide (Alt+B)")
         self.away.clicked.connect(beside.close)
         self.text = Words(quiet=True)
         line = QHBoxLayout()
         line.setContentsMargins(0, 0, 0, 0)
         line.setSpacing(4)
+        self.setStyleSheet("QPushButton { padding: 4px 5px; }")  # two canvases leave little room
         for button in (self.linked, self.here, self.model):
             line.addWidget(button)
         line.addStretch(1)
@@ -54,19 +56,21 @@ class BesideBar(QWidget):
         if beside.controller is None:
             return
         self.linked.setChecked(beside.linked)
-        self.linked.setText("Linked" if beside.linked else "Not linked")
+        self.linked.setText("Linked" if beside.linked else "Link")
         self.linked.setEnabled(not beside.why_not)
         self.here.setEnabled(not beside.linked and not beside.why_not)
-        lines = [view_line("left", beside.first), view_line("right", beside.controller), beside.why_not]
-        self.text.say("\n".join(line for line in lines if line))
+        sides = (("left", beside.first), ("right", beside.controller))
+        shown = {str(side.slides.current.slide.path) for _, side in sides if side.slides.current is not None}
+        lines = [view_line(name, side, name_slide=len(shown) > 1) for name, side in sides]
+        self.text.say("\n".join(line for line in (*lines, beside.why_not) if line))
 
 
-def view_line(side: str, controller: Controller) -> str:
-    """Return what one side shows: slide, model, answer."""
-    shown = controller.slides.current
-    if shown is None:
-        return ""
-    parts = [f"{side}: {shown.slide.slide_id}", controller.runs.model]
-    if controller.answered is not None:
-        parts.append(str(controller.answered.prediction.answer))
-    return " · ".join(parts)
+def view_line(name: str, side: Controller, *, name_slide: bool) -> str:
+    """Return what one side shows: its slide where they differ, its model and answer once it has one."""
+    shown, parts = side.slides.current, []
+    if shown is not None and name_slide:
+        parts.append(shown.slide.slide_id)
+    if side.answered is not None:
+        prediction = side.answered.prediction
+        parts += [str(prediction.bundle.name), str(prediction.answer)]
+    return f"{name}: {' · '.join(parts)}" if parts else ""

@@ -86,7 +86,8 @@ class LabelWindow(QDialog):
         self.setObjectName("slnLabel")
         self.setWindowTitle("Slide label")
         layout = QVBoxLayout(self)
-        layout.addWidget(QLabel("From the slide's file. It may name the patient: it is shown here only."))
+        if pictures:
+            layout.addWidget(QLabel("From the slide's file. It may name the patient: it is shown here only."))
         for name, picture in pictures.items():
             layout.addWidget(QLabel(name))
             layout.addWidget(picture_label(picture, name))

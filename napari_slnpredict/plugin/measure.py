@@ -12,10 +12,11 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from .last_view import Line
 from .layers import AXES, ROLE_KEY, add_quietly, um_units
+from .measure_tags import Tags
 
 MEASURE = "measure"
-#: A green-black that neither eosin, haematoxylin nor a map's colours have.
-COLOUR = "#003b2f"
+#: Near black: no stain is as dark; the lengths have a ground of their own (`measure_tags`).
+COLOUR = "#101010"
 #: Width of a line on the screen, px.
 WIDTH_PX = 2.5
 #: Lines take their width on the screen anew this long after the last zoom step, ms: each is triangulated again.
@@ -42,7 +43,11 @@ class Measure(QObject):
         self._pixel = 1.0
         self._timer = QTimer(self, singleShot=True, interval=SETTLE_MS)
         self._timer.timeout.connect(self._rescale)
+        self._tags: Tags | None = None
         viewer.scene.camera.events.zoom.connect(self._zoomed)
+        for event in (viewer.scene.camera.events.zoom, viewer.scene.camera.events.center, viewer.canvas.events.size):
+            event.connect(self._place_tags)
+        viewer.layers.events.removed.connect(self._place_tags)
         viewer.layers.selection.events.active.connect(self._another_layer)
 
     @property
@@ -112,12 +117,13 @@ class Measure(QObject):
             edge_width=self._width(),
             opacity=1.0,
             features={"length": self._lengths(lines)},
-            text={"string": "{length}", "size": 13, "color": COLOUR, "anchor": "center", "translation": (0, 0)},
             metadata={ROLE_KEY: MEASURE},
         )
         layer.events.data.connect(self._label)
         layer.events.set_data.connect(self._label_drawn)  # while a line is being drawn, napari tells nothing else
         layer.events.mode.connect(self._another_mode)
+        layer.events.visible.connect(self._place_tags)
+        self._place_tags()
         return layer
 
     def _lengths(self, lines: Sequence[Any]) -> NDArray[np.object_]:
@@ -133,8 +139,21 @@ class Measure(QObject):
         lengths = self._lengths(layer.data)
         if list(layer.features.get("length", [])) != list(lengths):
             layer.features = {"length": lengths}
-            layer.refresh_text()
             self.drawn.emit()
+        self._place_tags()
+
+    def _place_tags(self, event: object = None) -> None:
+        """Put the lengths where the lines are on the screen now."""
+        viewer, layer = self._viewer(), self.layer
+        if viewer is None or (layer is None and self._tags is None):
+            return
+        if self._tags is None:
+            canvas = getattr(getattr(viewer.window, "_qt_viewer", None), "canvas", None)
+            if canvas is None:
+                return
+            self._tags = Tags(canvas.native)
+        lines = [] if layer is None else list(layer.data)
+        self._tags.show(viewer, lines, list(self._lengths(lines)), visible=layer is not None and layer.visible)
 
     def _width(self) -> float:
         viewer = self._viewer()

@@ -39,9 +39,9 @@ QPushButton#slnRun:disabled { background: QUIET_GROUND; color: QUIET; }
 QLabel[quiet="true"] { color: QUIET; }
 QPushButton#slnFold { background: none; border: none; text-align: left; font-weight: bold; padding: 2px 0px; }
 QPushButton#slnFold:focus { border: 1px solid #7fc4ff; }
-QToolButton[small="true"] { padding: 3px 0px; border: 1px solid QUIET_GROUND; border-radius: 2px; }
-QToolButton[small="true"]:checked { background: #0a66b0; color: white; }
-QToolButton[small="true"]:focus { border: 1px solid #7fc4ff; }
+QPushButton[small="true"] { padding: 4px 0px; border: 1px solid QUIET_GROUND; border-radius: 2px; }
+QPushButton[small="true"]:checked { background: #0a66b0; color: white; }
+QPushButton[small="true"]:focus { border: 1px solid #7fc4ff; }
 QFrame#slnLine { background: QUIET_GROUND; border: none; max-height: 1px; min-height: 1px; }
 QToolButton[tile="true"] { padding: 0px; border: 1px solid QUIET_GROUND; }
 QToolButton[tile="true"]:focus { border: 2px solid #7fc4ff; }

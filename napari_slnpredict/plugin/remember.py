@@ -74,7 +74,8 @@ class Memory(QObject):
         if controller is None:
             return ""
         controller.measure.show(shown.slide, last.lines if last is not None else ())
-        restored = last is not None and not last.fitted and wish("view", "restore_view", True)
+        second = controller.beside.first is not controller  # its camera follows the first one's
+        restored = last is not None and not last.fitted and not second and wish("view", "restore_view", True)
         if restored and last is not None:
             controller.camera.restore(last)
         self._desk.content_id = shown.slide.content_id

@@ -107,3 +107,4 @@ class SecondPanel(QDockWidget):
         else:
             window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self)
             window.splitDockWidget(self, dock, Qt.Orientation.Horizontal)
+        window.resizeDocks([self], [window.centralWidget().width() // 2], Qt.Orientation.Horizontal)

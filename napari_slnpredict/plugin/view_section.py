@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from .view import MAGNIFICATIONS
 from .widgets import Row
@@ -69,7 +69,7 @@ class ViewRows(QWidget):
         self._measuring()
         self._beside_changed()
 
-    def _magnification(self, number: int, times: int) -> QToolButton:
+    def _magnification(self, number: int, times: int) -> QPushButton:
         button = small_button(f"{times}x", f"{times}x (Alt+{number})")
         button.clicked.connect(lambda: self._controller.camera.magnify(times))
         button.clicked.connect(self._moved)
@@ -111,9 +111,9 @@ class ViewRows(QWidget):
             self._controller.beside.open(path)
 
 
-def small_button(text: str, tip: str) -> QToolButton:
+def small_button(text: str, tip: str) -> QPushButton:
     """Return a narrow button that shows whether it is what is set."""
-    button = QToolButton()
+    button = QPushButton()
     button.setText(text)
     button.setToolTip(tip)
     button.setCheckable(text != "fit")
