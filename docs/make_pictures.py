@@ -19,7 +19,21 @@ os.environ.setdefault("LIBGL_ALWAYS_SOFTWARE", "1")
 
 SIZES = {"small": (1366, 768), "large": (1920, 1080)}
 THEMES = ("light", "dark")
-STATES = ("opened", "running", "attention", "evidence", "click", "scores-asked", "scores", "mpp", "error")
+STATES = (
+    "opened",
+    "running",
+    "attention",
+    "evidence",
+    "click",
+    "measure",
+    "beside",
+    "scores-asked",
+    "scores",
+    "mpp",
+    "error",
+)
+#: Pictured at the smaller size and in light only: the repository keeps every version of every picture.
+SMALL_ONLY = ("measure", "beside")
 
 
 class Studio:
@@ -68,6 +82,10 @@ class Studio:
             self.run_and_ask()
         if {"scores-asked", "scores"} & set(self.states):
             self.anyones_scores()
+        if "measure" in self.states:
+            self.measured()
+        if "beside" in self.states:
+            self.two_views()
         if "mpp" in self.states:
             self.without_scale()
         if "error" in self.states:
@@ -114,6 +132,36 @@ class Studio:
         controller.switch_click(False)
         self.viewer.layers.remove(controller.scores.file.layer)
 
+    def measured(self) -> None:
+        """Draw two lines across the tissue."""
+        import numpy as np
+
+        controller = self.controller
+        controller.camera.magnify(5)
+        controller.measure.switch(True)
+        middle = np.asarray(self.viewer.scene.camera.center[-2:])
+        for begin, end in (((-300, -420), (-180, 260)), ((150, -200), (330, -160))):
+            controller.measure.layer.add_lines(np.asarray([begin, end], float) + middle)
+        self.take("measure")
+        self.viewer.layers.remove(controller.measure.layer)
+
+    def two_views(self) -> None:
+        """Show the slide a second time, and point at something."""
+        from qtpy.QtCore import QPoint
+        from qtpy.QtTest import QTest
+
+        beside = self.controller.beside
+        self.controller.camera.magnify(5)
+        beside.open()
+        self.wait(lambda: beside.controller.slides.current is not None and beside.linked)
+        native = self.viewer.window._qt_viewer.canvas.native
+        for step in (0, 3):
+            QTest.mouseMove(native, QPoint(native.width() // 3 + step, native.height() // 3))
+            self.pause(100)
+        self.take("beside")
+        beside.close()
+        self.controller.camera.fit()
+
     def without_scale(self) -> None:
         """Open a file that does not say how large its pixels are."""
         self.controller.open(plain_tiff(self.slide, self.work))
@@ -141,7 +189,7 @@ class Studio:
         """Grab the screen."""
         from qtpy.QtWidgets import QApplication
 
-        if state not in self.states:
+        if state not in self.states or (state in SMALL_ONLY and self.name != "small-light"):
             return
         self.pause(pause or 1)
         screen = QApplication.primaryScreen().grabWindow(0)
