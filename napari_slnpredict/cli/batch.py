@@ -64,6 +64,7 @@ class _Board:
             self._screen.event(event, place)
 
     def ended(self, place: int, receipt: Receipt) -> None:
+        self._shown.pop(place, None)
         if receipt.trace:
             self._screen.say(receipt.trace.rstrip())
         if receipt.failure is None:
