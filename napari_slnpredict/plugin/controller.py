@@ -41,6 +41,8 @@ NAME = "slnpredict-controller"
 TISSUE_EDITED = "The tissue was edited: Run uses it."
 #: The slide comes first: torch's import starts this long after it was shown, ms.
 READY_AFTER_MS = 1500
+#: Files that come within this time of each other belong to one File > Open, ms.
+TOGETHER_MS = 50
 _log = logging.getLogger(__name__)
 
 
@@ -89,6 +91,9 @@ class Controller(QObject):
         self.answered: Answered | None = None
         self.given_mpp: float | None = None
         self.run_when_open = False
+        self._to_open: list[Path] = []
+        self._together = QTimer(self, singleShot=True, interval=TOGETHER_MS)
+        self._together.timeout.connect(self._open_first)
         self._other_workers: dict[str, Worker] = {}
         self.camera = Camera(viewer)
         self.maps = Maps(viewer, self)
@@ -143,6 +148,22 @@ class Controller(QObject):
         self.show_problem(None)
         self.given_mpp = mpp
         self.slides.open(Path(path), viewer_options(), mpp)
+
+    def open_soon(self, path: Path) -> None:
+        """Open a slide in a moment; of several that come together the first, the others wait in the list.
+
+        napari hands over the files of one File > Open one by one, and works off events between them.
+        """
+        self._to_open.append(path)
+        self._together.start()
+
+    def _open_first(self) -> None:
+        paths, self._to_open = self._to_open, []
+        self.slides.choices.extend(path for path in paths if path not in self.slides.choices)
+        if self.slides.opening is None:
+            self.open(paths[0])
+        else:
+            self.slides.opening_changed.emit()  # the list has grown
 
     def give_mpp(self, mpp: float) -> None:
         """Open the present slide again with a pixel size the user knows."""
