@@ -274,6 +274,7 @@ def main() -> None:
         for size in chosen.sizes:
             for theme in chosen.themes:
                 os.environ["SLNPREDICT_CACHE"] = str(work / f"{size}-{theme}")
+                os.environ["SLNPREDICT_SETTINGS"] = str(work / f"{size}-{theme}" / "settings.json")
                 studio = Studio(chosen.slide or sample_path(), chosen.model, chosen.out, work, tuple(chosen.states))
                 studio.session(size, theme, chosen.font_size)
     sys.stdout.write(f"{chosen.out}\n")

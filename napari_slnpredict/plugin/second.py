@@ -14,9 +14,12 @@ from typing import Any
 from napari.components import ViewerModel
 from napari.qt import QtViewer
 from napari.utils.events.event_utils import disconnect_events
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QDockWidget, QVBoxLayout, QWidget
+
+#: The window has laid its parts out by then, ms; before that nobody knows how much room there is.
+HALVE_MS = 50
 
 
 @dataclass(eq=False)
@@ -72,6 +75,9 @@ class SecondPanel(QDockWidget):
         window = main.window
         self.viewer._window = Window(self, self.view, window._register_task_status, window._update_task_status)
         self.bar: QWidget | None = None
+        self._beside: QDockWidget | None = None
+        self._halve = QTimer(self, singleShot=True, interval=HALVE_MS)
+        self._halve.timeout.connect(self._share_width)
         self.body = QWidget()
         self.column = QVBoxLayout(self.body)
         self.column.setContentsMargins(0, 0, 0, 0)
@@ -99,6 +105,14 @@ class SecondPanel(QDockWidget):
         self.setParent(None)
         self.deleteLater()
 
+    def _share_width(self) -> None:
+        """Give both canvases the same width; the dock keeps its own."""
+        window: Any = self.parentWidget()
+        half = (window.centralWidget().width() + self.width()) // 2
+        docks = [self] if self._beside is None else [self, self._beside]
+        widths = [half] if self._beside is None else [half, self._beside.width()]
+        window.resizeDocks(docks, widths, Qt.Orientation.Horizontal)
+
     def sit_beside(self, dock: QDockWidget | None) -> None:
         """Take half of what the main canvas has, left of the dock."""
         window: Any = self.parentWidget()
@@ -107,4 +121,5 @@ class SecondPanel(QDockWidget):
         else:
             window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self)
             window.splitDockWidget(self, dock, Qt.Orientation.Horizontal)
-        window.resizeDocks([self], [window.centralWidget().width() // 2], Qt.Orientation.Horizontal)
+        self._beside = dock
+        self._halve.start()
