@@ -95,7 +95,8 @@ def test_crosshair_shows_the_corresponding_place(opened: Any, wait: Any) -> None
     from qtpy.QtTest import QTest
 
     second = open_beside(opened, wait)
-    wait(lambda: opened.viewer.window._qt_viewer.canvas.native.width() > 200)
+    QTest.qWait(200)  # the two canvases share the width by then
+    assert opened.viewer.window._qt_viewer.canvas.native.width() > 200
     crosses = second.beside._pointers.crosses
     native = opened.viewer.window._qt_viewer.canvas.native
     QTest.mouseMove(native, QPoint(native.width() // 2 + 40, native.height() // 2 - 30))
