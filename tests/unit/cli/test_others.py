@@ -73,7 +73,7 @@ def test_doctor_checks_everything_and_never_breaks(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(doctor_module, "_qt", broken)
     checks = checks_by_name(list(examine()))
-    assert set(checks) == {"Python", "Settings", "torch", "Device", "Reader: tiles", "Reader: tiffslide",
+    assert set(checks) == {"Python", "Settings", "torch", "Device", "Engine", "Reader: tiles", "Reader: tiffslide",
                            "Reader: openslide", "Models", "Cache", "napari", "Qt", "Display"}  # fmt: skip
     assert checks["Qt"].state == "FAIL"
     assert "libfoo" in checks["Qt"].found
