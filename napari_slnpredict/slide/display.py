@@ -283,6 +283,10 @@ class DisplayPyramid:
     def _shown(self, key: Key) -> NDArray[np.uint8] | None:
         if self._look.srgb:
             painted = self._tiles.cache.get((*key, "srgb"))
+            small = self._pinned.get(key) if painted is None else None
+            if small is not None:  # converted on the spot: a change of colours must not leave the screen white
+                painted = Tile(self._painted(key, small))
+                self._tiles.cache.put((*key, "srgb"), painted)
             return None if painted is None else painted.pixels
         tile = self._known(key)
         return None if tile is None else self._hatched(key, tile)

@@ -252,6 +252,30 @@ def test_a_hanging_drive_blocks_nobody(show: Callable[..., DisplayPyramid], monk
     assert silent == [True, False]
 
 
+class Inverted:
+    """A look that nobody could overlook."""
+
+    srgb = False
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return 255 - pixels if self.srgb else pixels
+
+
+def test_other_colours_at_once_and_exact(show: Callable[..., DisplayPyramid]) -> None:
+    """The colour switch would show white until all is loaded again, or mix both colours."""
+    look = Inverted()
+    pyramid = show(Memory(BASE, SMALL), look=look)
+    pyramid.levels[0][0:300, 0:300]
+    settled(pyramid)
+    look.srgb = True
+    first = pyramid.levels[0][0:300, 0:300].astype(int)
+    assert np.abs(first - (255 - BASE[:300, :300].astype(int))).mean() < 60
+    settled(pyramid)
+    assert np.array_equal(pyramid.levels[0][0:300, 0:300], 255 - BASE[:300, :300])
+    look.srgb = False
+    assert np.array_equal(pyramid.levels[0][0:300, 0:300], BASE[:300, :300])
+
+
 def test_a_leaving_slide_is_white(show: Callable[..., DisplayPyramid]) -> None:
     """napari's slicing thread would read from a closed file."""
     held = [lambda: None]
