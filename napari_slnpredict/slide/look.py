@@ -21,7 +21,7 @@ def why_dark(pyramid: Pyramid) -> str | None:
     colours, valid = _some_pixels(pyramid)
     if not valid.any():
         return None
-    median = float(np.median(colours.max(axis=-1)[valid]))
+    median = float(np.median(np.maximum(np.maximum(colours[..., 0], colours[..., 1]), colours[..., 2])[valid]))
     return None if median >= DARK else f"its background is dark (median {median:.0f} of 255), as in fluorescence"
 
 

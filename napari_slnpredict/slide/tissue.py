@@ -161,8 +161,9 @@ def glass_colour(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray
         glass &= _local(valid.astype(np.float32))[0] > 0.99
     # Tissue can be smooth too (mucin, necrosis), but not as neutral: a tint of a fifth is still glass.
     colours = pixels[glass].astype(np.float32)
-    high: NDArray[np.float32] = colours.max(axis=1, initial=0)
-    low: NDArray[np.float32] = colours.min(axis=1, initial=255)
+    red, green, blue = colours.T  # numpy's own reduction over an axis of three is ten times as slow
+    high: NDArray[np.float32] = np.maximum(np.maximum(red, green), blue)
+    low: NDArray[np.float32] = np.minimum(np.minimum(red, green), blue)
     enough = max(4, 1e-3 * np.count_nonzero(valid))
     # Pure white is often fill around what was scanned: glass that was is preferred to it.
     for choice in ((high - low < 0.2 * high) & (low < 255), high - low < 0.2 * high):
