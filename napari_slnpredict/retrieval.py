@@ -312,16 +312,18 @@ def _candidates(
     torch = import_torch()
     asked = torch.from_numpy(wanted.astype(np.float16))
     which, rows, cosines = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    floor = -np.inf  # the lowest of `few` tiles known already: what lies below cannot be among them
     with torch.inference_mode():
         for at, start, block in _blocks(pages):
-            near = torch.mv(torch.from_numpy(block), asked).float()
-            values, places = torch.topk(near, min(few, len(near)), sorted=False)
+            near = torch.mv(torch.from_numpy(block), asked)
+            places = torch.nonzero(near >= floor).flatten()
             which = np.concatenate([which, np.full(len(places), at)])
             rows = np.concatenate([rows, start + places.numpy()])
-            cosines = np.concatenate([cosines, values.numpy()])
+            cosines = np.concatenate([cosines, near[places].float().numpy()])
             if len(cosines) > few:
                 kept = np.argpartition(-cosines, few - 1)[:few]
                 which, rows, cosines = which[kept], rows[kept], cosines[kept]
+                floor = float(cosines.min())
     return which, rows, float(cosines.min()) if len(cosines) else -1.0
 
 
