@@ -78,9 +78,9 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
 def import_first(subject: str) -> None:
     """Import what the subject needs, as an open dock has: imports are not what is compared here."""
     if subject == "ours":
-        from napari_slnpredict.plugin.jobs import _import_what_opening_needs
+        from napari_slnpredict.plugin.model_jobs import import_what_opening_needs
 
-        _import_what_opening_needs()
+        import_what_opening_needs()
     elif subject == "bare zarr":
         import tiffslide  # noqa: F401
     elif subject == "napari-wsi":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,25 @@ from napari_slnpredict.events import Partial
 from . import keys, words
 from .asks import Asks
 from .beside import Beside
-from .click import OUTLINE, ClickMode
-from .edits import TissueEdit
-from .jobs import Answered, save_edit_job, save_job, tissue_job
+from .click import ClickMode
+from .errands import Errands
+from .jobs import Answered
 from .label import SlideLabel
-from .layers import ROLE_KEY, assert_gui_thread
-from .maps import MAP_LAYERS, Maps
+from .layers import assert_gui_thread
+from .maps import Maps
 from .measure import Measure
+from .overlays import Overlays
 from .overview import Overview
 from .preferences import viewer_options, wish
 from .remember import Memory
 from .runs import Runs
-from .score_layer import SCORES
 from .scores import Scores
 from .slides import Shown, Slides
-from .tissue_layer import TISSUE, TissueLayer
+from .task_note import TaskNote
+from .tissue_layer import TissueLayer
 from .view import Camera, prepare_canvas
-from .worker import Outcome, Worker
 
 NAME = "slnpredict-controller"
-TISSUE_EDITED = "The tissue was edited: Run uses it."
 #: The slide comes first: torch's import starts this long after it was shown, ms.
 READY_AFTER_MS = 1500
 #: Files that come within this time of each other belong to one File > Open, ms.
@@ -94,17 +92,18 @@ class Controller(QObject):
         self._to_open: list[Path] = []
         self._together = QTimer(self, singleShot=True, interval=TOGETHER_MS)
         self._together.timeout.connect(self._open_first)
-        self._other_workers: dict[str, Worker] = {}
         self.camera = Camera(viewer)
         self.maps = Maps(viewer, self)
+        self.overlays = Overlays(viewer, self.maps)
         self.asks = Asks(viewer, self)
         self.click_mode = ClickMode(viewer, self.ask_at)
         self.overview = Overview(viewer, self.camera)
         self.measure = Measure(viewer, self)
         self.label = SlideLabel(self)
         self.memory = Memory(self)
-        self.runs = Runs(self, self._note_task)
+        self.runs = Runs(self, TaskNote(viewer))
         self.tissue = TissueLayer(viewer, self)
+        self.errands = Errands(self)
         self.slides = Slides(viewer, self)
         self.beside = beside or Beside(viewer, self)
         # Started when a slide is on the screen: this imports torch, and must not be in the way of the first frame.
@@ -127,8 +126,8 @@ class Controller(QObject):
         self.runs.partial.connect(self._partial)
         self.runs.answered.connect(self._answered)
         self.asks.partial.connect(self._peeked)
-        self.tissue.edited.connect(self._tissue_edited)
-        self.tissue.keep.connect(self._keep_edit)
+        self.tissue.edited.connect(self.errands.tissue_edited)
+        self.tissue.keep.connect(self.errands.keep_edit)
 
     def _make_ready(self) -> None:
         if self.slides.opening is not None:
@@ -270,25 +269,6 @@ class Controller(QObject):
         found = ["share", "attention", "rank"] if verdict.attention is not None else []
         return found + ([f"evidence:{name}" for name in verdict.classes] if verdict.evidence is not None else [])
 
-    def _note_task(self, description: str, stop: Callable[[], bool]) -> Callable[[str], None]:
-        """Tell napari's close dialog that a run is on; napari 0.9 keeps this list on the window."""
-        from napari.utils.task_status import Status
-
-        viewer = self.viewer
-        window = getattr(viewer, "window", None)
-        register = getattr(window, "_register_task_status", None)
-        if register is None:
-            return lambda state: None
-        number = register("SLN Predict", Status.BUSY, description, cancel_callback=stop)
-        weak = weakref.ref(window)
-
-        def take_back(state: str) -> None:
-            alive = weak()
-            if alive is not None:
-                alive._update_task_status(number, getattr(Status, state), description)
-
-        return take_back
-
     # -- questions ---------------------------------------------------------------------------------------------------
 
     def switch_click(self, on: bool) -> None:
@@ -341,72 +321,17 @@ class Controller(QObject):
 
     def show_overlays(self, visible: bool | None) -> None:
         """Show or hide everything of ours that lies on the slide; None: the other way round."""
-        state = self.maps.state
-        current = [layer for layer in self._ours() if layer.visible]
-        if visible is None:
-            visible = not current
-        if not visible:
-            self._hidden = current
-            for layer in current:
-                layer.visible = False
-        else:
-            wanted = getattr(self, "_hidden", []) or [
-                layer
-                for layer in self._ours()
-                if layer.metadata[ROLE_KEY] != ("attention" if state.two_sided else "evidence")
-            ]
-            for layer in wanted:
-                layer.visible = True
-            self._hidden = []
+        self.overlays.show(visible)
 
     def edit_tissue(self) -> None:
         """Give the user a brush on the tissue layer; found first when there is none."""
-        shown = self.slides.current
-        if not self.tissue.draw() and shown is not None and not self.runs.running:
-            slide = shown.slide
-            self._beside("tissue", shown, lambda: tissue_job(slide), self._tissue_found)
-
-    def _tissue_found(self, outcome: Outcome) -> None:
-        shown = self.slides.current
-        if outcome.state == "done" and shown is not None and self.tissue.layer is None:
-            self.tissue.show(outcome.result.mask, outcome.result.mpp, shown.slide.mpp)
-            self.tissue.draw()
-        elif outcome.error is not None:
-            self.show_problem(words.problem_of(outcome.error, outcome.details))
-
-    def _tissue_edited(self) -> None:
-        if self.answered is None and not self.runs.running and self.asks.drop_peek():
-            self.maps.clear()
-        if self.answered is not None and self.note != TISSUE_EDITED:
-            self.say(TISSUE_EDITED)
-
-    def _keep_edit(self, edit: TissueEdit) -> None:
-        shown = self.slides.leaving or self.slides.current
-        if shown is not None:
-            options, slide = viewer_options(), shown.slide
-            self._beside("edit", shown, lambda: save_edit_job(options, slide.content_id, edit), self._edit_kept)
-
-    def _edit_kept(self, outcome: Outcome) -> None:
-        if outcome.error is not None:
-            self.show_problem(words.problem_of(outcome.error, outcome.details))
+        self.errands.edit_tissue()
 
     # -- results -----------------------------------------------------------------------------------------------------
 
     def save_report(self, folder: Path) -> None:
         """Write all files of the prediction to a folder, in the background."""
-        shown, answered = self.slides.current, self.answered
-        if shown is None or answered is None:
-            return
-        slide, options, mpp = shown.slide, viewer_options(), self.given_mpp
-        self.say(f"Writing the report to {folder.name}…")
-        self._beside("save", shown, lambda: save_job(slide, answered.prediction, folder, options, mpp), self._saved)
-
-    def _saved(self, outcome: Outcome) -> None:
-        if outcome.state == "done":
-            self.say(f"Saved: {outcome.result}")
-        elif outcome.error is not None:
-            self.say("")
-            self.show_problem(words.problem_of(outcome.error, outcome.details))
+        self.errands.save_report(folder)
 
     def command(self) -> str:
         """Return the command that does what the dock does."""
@@ -432,19 +357,3 @@ class Controller(QObject):
         if problem is not None:
             _log.info("%s: %s", problem.title, problem.text)
         self.problem_changed.emit()
-
-    # -- small things ------------------------------------------------------------------------------------------------
-
-    def _beside(self, name: str, shown: Any, make_job: Callable[[], Any], take: Callable[[Outcome], None]) -> None:
-        release = shown.keeper.hold()
-        if release is None:
-            return
-        worker = Worker(make_job, self, name=name, at_end=release)
-        self._other_workers[name] = worker
-        worker.ended.connect(take)
-        worker.start()
-
-    def _ours(self) -> list[Any]:
-        viewer = self.viewer
-        ours = (*MAP_LAYERS, SCORES, TISSUE, OUTLINE)
-        return [] if viewer is None else [x for x in viewer.layers if x.metadata.get(ROLE_KEY) in ours]

@@ -12,16 +12,8 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_slnpredict.events import Event, Partial, Progress, Stage, Warn
 
 from . import words
-from .jobs import (
-    ModelChoice,
-    Options,
-    WarmModel,
-    first_click_job,
-    folder_model_job,
-    models_job,
-    predict_job,
-    ready_job,
-)
+from .jobs import first_click_job, predict_job
+from .model_jobs import ModelChoice, Options, WarmModel, folder_model_job, models_job, ready_job
 from .worker import Outcome, Worker
 
 if TYPE_CHECKING:

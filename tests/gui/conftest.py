@@ -111,7 +111,7 @@ def fake_world(monkeypatch: pytest.MonkeyPatch) -> Any:
     from fakes import FakeRun, FakeSlide
 
     from napari_slnpredict.events import Partial, Stage
-    from napari_slnpredict.plugin import jobs, runs, slides
+    from napari_slnpredict.plugin import jobs, model_jobs, runs, slides
 
     world = SimpleNamespace(run=FakeRun(), opened=[], mpp=0.5, fail_open=None, side=2048)
 
@@ -126,7 +126,9 @@ def fake_world(monkeypatch: pytest.MonkeyPatch) -> Any:
     def models_job(options: Any) -> Any:
         yield Stage("models", "Looking for models")
         return [
-            jobs.ModelChoice("demo-sln", "demo-sln (demonstration)", "---\nlicense: x\n---\n# Card", "Not for use.")
+            model_jobs.ModelChoice(
+                "demo-sln", "demo-sln (demonstration)", "---\nlicense: x\n---\n# Card", "Not for use."
+            )
         ]
 
     def ready_job(model: str, options: Any, warm: Any) -> Any:

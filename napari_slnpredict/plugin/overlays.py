@@ -1,0 +1,53 @@
+"""Everything of ours that lies on the slide, shown or hidden as one."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from .click import OUTLINE
+from .layers import ROLE_KEY
+from .maps import MAP_LAYERS, Maps
+from .score_layer import SCORES
+from .tissue_layer import TISSUE
+
+ROLES = (*MAP_LAYERS, SCORES, TISSUE, OUTLINE)
+
+
+class Overlays:
+    """The overlays of one viewer.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Held weakly.
+    maps : Maps
+        Which of its two layers shall be seen.
+    """
+
+    def __init__(self, viewer: Any, maps: Maps) -> None:
+        self._viewer = weakref.ref(viewer)
+        self._maps = maps
+        self._hidden: list[Any] = []
+
+    def show(self, visible: bool | None) -> None:
+        """Show or hide them all; what the user had hidden stays hidden. None: the other way round."""
+        current = [layer for layer in self._layers() if layer.visible]
+        if visible is None:
+            visible = not current
+        if not visible:
+            self._hidden = current
+            for layer in current:
+                layer.visible = False
+            return
+        for layer in self._hidden or self._wanted():
+            layer.visible = True
+        self._hidden = []
+
+    def _layers(self) -> list[Any]:
+        viewer = self._viewer()
+        return [] if viewer is None else [layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) in ROLES]
+
+    def _wanted(self) -> list[Any]:
+        other_map = "attention" if self._maps.state.two_sided else "evidence"
+        return [layer for layer in self._layers() if layer.metadata[ROLE_KEY] != other_map]
