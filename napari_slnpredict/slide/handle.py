@@ -11,7 +11,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from napari_slnpredict.errors import CorruptSlide
@@ -134,6 +134,17 @@ def changed(path: Path) -> CorruptSlide:
     return CorruptSlide(
         "the file was changed, replaced or removed while it was open", file=path, do="open it again and repeat"
     )
+
+
+def require_same(files: Mapping[Path, Identity]) -> None:
+    """Raise `CorruptSlide` for the first of some files that is not what it was."""
+    for path, identity in files.items():
+        try:
+            same = identity_of(path.stat()) == identity
+        except OSError as error:
+            raise changed(path) from error
+        if not same:
+            raise changed(path)
 
 
 class _Remaining:

@@ -20,13 +20,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_slnpredict.errors import CorruptSlide, MissingScale, ResourceError, UnsupportedSlide
+from napari_slnpredict.errors import MissingScale, ResourceError, UnsupportedSlide
 from napari_slnpredict.settings import load_settings
 
 from .associated import associated_image, associated_names
 from .cache import TileCache, shared_cache
+from .damage import damage_error, damage_line, level0_box
 from .directory import Identity, Inspection
-from .handle import SlideFile, changed, content_id, identity_of
+from .handle import SlideFile, content_id, identity_of, require_same
 from .lazy import level_arrays
 from .look import why_dark
 from .opening import Opened, find_scale, open_source, scanned
@@ -35,6 +36,7 @@ from .properties import safe_properties, slide_bounds
 from .pyramid import Pyramid, Region
 from .scale import Scale
 from .source import DriveSilent
+from .thumbnail import thumbnail
 
 #: Largest rectangle read in one piece, px (0.8 GB); whoever wants more reads it in parts.
 MAX_REGION_PX = 1 << 28
@@ -183,23 +185,12 @@ class Slide:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before trusting this slide, damage met so far included."""
         count = len(self._pyramid.faults)
-        if not count:
-            return self._warnings
-        tiles = "1 damaged tile" if count == 1 else f"{count} damaged tiles"
-        return (*self._warnings, f"{tiles} met so far: cannot be decoded, shown white, used for nothing")
+        return (*self._warnings, damage_line(count)) if count else self._warnings
 
     @property
     def damaged(self) -> tuple[tuple[int, int, int, int, int], ...]:
         """Rectangles (level, x, y, w, h) of tiles met so far that cannot be decoded; x, y, w, h in level-0 px."""
-        return tuple(self._rectangle(*key) for key in sorted(self._pyramid.faults.copy()))
-
-    def _rectangle(self, level: int, column: int, row: int) -> tuple[int, int, int, int, int]:
-        x, y, width, height = self._pyramid.tile_box(level, column, row)
-        scale = self.level_downsamples[level]
-        left, top = int(x * scale), int(y * scale)
-        right = min(math.ceil((x + width) * scale), self.dimensions[0])
-        bottom = min(math.ceil((y + height) * scale), self.dimensions[1])
-        return level, left, top, right - left, bottom - top
+        return tuple(level0_box(self._pyramid, *key) for key in sorted(self._pyramid.faults.copy()))
 
     @property
     def tiles(self) -> Pyramid:
@@ -245,13 +236,7 @@ class Slide:
 
     def _require_unchanged(self) -> None:
         self._file.require_unchanged()
-        for path, identity in self._others.items():
-            try:
-                same = identity_of(path.stat()) == identity
-            except OSError as error:
-                raise changed(path) from error
-            if not same:
-                raise changed(path)
+        require_same(self._others)
 
     # --- pixels -----------------------------------------------------------------------------------------------------
 
@@ -344,13 +329,7 @@ class Slide:
 
     def _sound(self, region: Region) -> NDArray[np.uint8]:
         if region.faults:
-            (level, column, row), why = region.faults[0]
-            _, x, y, _, _ = self._rectangle(level, column, row)
-            raise CorruptSlide(
-                f"the tile in column {column}, row {row} of level {level} (at {x}, {y}) is damaged: {why}",
-                file=self.path,
-                do="copy the slide again; without this tile it can still be looked at",
-            )
+            raise damage_error(self._pyramid, region, self.path)
         return region.pixels
 
     def levels(self) -> list[Any]:
@@ -364,16 +343,7 @@ class Slide:
 
     def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
         """Return the whole slide with its longer side at most `max_px`: (h, w, 3) uint8; never upsampled."""
-        from PIL import Image
-
-        longer = max(self.dimensions)
-        level = max((k for k, size in enumerate(self.level_dimensions) if max(size) >= min(max_px, longer)), default=0)
-        pixels, _ = self.read_level(level, 0, 0, *self.level_dimensions[level])
-        scale = min(1.0, max_px / max(pixels.shape[:2]))
-        size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-        if size == (pixels.shape[1], pixels.shape[0]):
-            return pixels
-        return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+        return thumbnail(self, max_px)
 
     # --- beside the pixels ------------------------------------------------------------------------------------------
 
