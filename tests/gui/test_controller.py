@@ -156,7 +156,8 @@ def test_click_on_tissue_and_on_background(opened: Any, wait: Any, monkeypatch: 
         yield Stage("click", "")
         found = tile_at(prediction.grid, point[0] / 0.5, point[1] / 0.5)
         seen.append(found)
-        return ClickAnswer(found, (0, 0), np.zeros((64, 64, 3), np.uint8), 0.01, 6.2, 14, np.array([-0.012, 0.012]))
+        corner = tuple(int(place) for place in prediction.grid.locations[found])
+        return ClickAnswer(found, corner, np.zeros((64, 64, 3), np.uint8), 0.01, 6.2, 14, np.array([-0.012, 0.012]))
 
     monkeypatch.setattr(asks, "click_job", click_job)
     controller.ask_at(*(centre - 0.25))
