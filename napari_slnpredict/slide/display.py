@@ -20,10 +20,12 @@ from .ahead import Trend, from_centre
 from .cache import Shelf
 from .display_level import DisplayLevel
 from .loading import Loader
+from .pages import pages
 from .pyramid import Pyramid
 from .screen import Key, ScreenLevel, halved_tile, hatched, screen_levels
 from .sketch import sketch
 from .source import WHITE, Tile
+from .spread import spread
 
 #: Longest wait for tiles within one request, seconds. A redraw takes about as long.
 BUDGET = 0.014
@@ -111,14 +113,14 @@ class DisplayPyramid:
     def prepare(self) -> None:
         """Load what stays in memory; a slide without small levels gets a rough picture, and the true one in time."""
         # Finest first: the coarser ones are made of them.
-        keys = [key for level in range(self._resident, len(self.plan)) for key in self._keys_of(level)]
+        levels = [self._keys_of(level) for level in range(self._resident, len(self.plan))]
         if self.plan[self._resident].stored_tiles <= DEAR_TILES:
-            for key in keys:
-                self._make(key)
+            for keys in levels:
+                spread(self._make, keys)
         else:
             stored = self.plan[self._resident - self.plan[self._resident].halvings]
             self._rough = sketch(self._tiles, stored, SKETCH_SECONDS)
-            self._loader.errands(keys)
+            self._loader.errands(key for keys in levels for key in keys)
 
     def close(self) -> None:
         """End the threads; whoever still asks gets white."""
@@ -145,9 +147,11 @@ class DisplayPyramid:
         """Return the whole slide with its longer side at most `max_px`, from what stays in memory: (h, w, 3) uint8."""
         from PIL import Image
 
-        level = self._resident
+        sides = [max(level.width, level.height) for level in self.plan]
+        level = max((number for number, side in enumerate(sides) if side >= max_px), default=0)
+        level = max(level, self._resident)
         shape = self.plan[level]
-        scale = min(1.0, max_px / max(shape.width, shape.height))
+        scale = min(1.0, max_px / sides[level])
         size = max(1, round(shape.width * scale)), max(1, round(shape.height * scale))
         picture = self.picture(level, 0, shape.height, 0, shape.width)
         return np.array(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
@@ -157,7 +161,7 @@ class DisplayPyramid:
     def picture(self, level: int, y: int, y_end: int, x: int, x_end: int) -> NDArray[np.uint8]:
         """Return a rectangle of a level within `BUDGET`, as good as it can be by then: (h, w, 3) uint8."""
         started = time.monotonic()
-        out = np.empty((max(y_end - y, 0), max(x_end - x, 0), 3), np.uint8)
+        out = pages(max(y_end - y, 0), max(x_end - x, 0), 3)
         if not out.size:
             return out
         release = None if self._ended else self._hold()
@@ -232,7 +236,8 @@ class DisplayPyramid:
             rows = _enlarged(corner[1], height, here.height, there.height)
             picture = self._whole(coarser, columns, rows)
             if picture is not None:
-                small = picture.take(columns - columns[0], axis=1)
+                small = pages(picture.shape[0], width, 3)
+                np.take(picture, columns - columns[0], axis=1, out=small, mode="clip")
                 np.take(small, rows - rows[0], axis=0, out=out, mode="clip")
                 return
         if self._rough is None:
@@ -255,7 +260,7 @@ class DisplayPyramid:
         there, lacking = self._find(keys, whole=True)
         if lacking:
             return None
-        out = np.empty((y_end - y, x_end - x, 3), np.uint8)
+        out = pages(y_end - y, x_end - x, 3)
         self._paste(out, level, there, [], (x, y))
         return out
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .pages import pages
 from .source import WHITE, Tile
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def halved_tile(levels: Sequence[ScreenLevel], key: Key, part: Callable[[Key], T
     _, _, width, height = levels[level].box(column, row)
     finer = levels[level - 1]
     left, top, _, _ = finer.box(2 * column, 2 * row)
-    pixels = np.empty((2 * height, 2 * width, 3), np.uint8)
+    pixels = pages(2 * height, 2 * width, 3)
     valid: NDArray[np.bool_] | None = None
     fault = ""
     for each in parts(levels, key):
@@ -180,7 +181,9 @@ def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows = pixels.reshape(height, 2, 2 * width * 3)
     # Rows first, as one long run; then colour by colour: an inner loop of three elements would take three times as
     # long.
-    sums = np.add(rows[:, 0], rows[:, 1], dtype=np.uint16).reshape(height, width, 6)
+    sums = pages(height, 2 * width * 3 * 2).view(np.uint16)
+    np.add(rows[:, 0], rows[:, 1], out=sums, dtype=np.uint16)
+    sums = sums.reshape(height, width, 6)
     half = np.empty((height, width, 3), np.uint8)
     for colour in range(3):
         mean = sums[:, :, colour] + sums[:, :, colour + 3]
