@@ -19,6 +19,8 @@ OUTLINE = "clicked tile"
 #: Widths on the screen, px: a dark line with a light one inside shows on any tissue.
 DARK_PX, LIGHT_PX = 2.0, 2.0
 DARK, LIGHT = (0.05, 0.05, 0.05, 1.0), (1.0, 1.0, 0.35, 1.0)
+#: Corners of a square, (4, 2), world y x.
+Square = NDArray[np.float64]
 #: A press that moves less than this many screen px is a click.
 STILL_PX = 4.0
 
@@ -102,20 +104,45 @@ class Outline:
         found = (layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == OUTLINE) if viewer else iter(())
         return next(found, None)
 
+    @property
+    def shown(self) -> bool:
+        """Whether a tile is outlined."""
+        return self._tile is not None
+
     def show(self, grid: TileGrid | Places, corner: tuple[float, float]) -> None:
         """Outline a tile's place, given by its corner (x, y in level-0 px)."""
         mpp = grid.slide_mpp
         x, y = corner
+        first = not self.shown
         self._tile = (to_world(x, mpp), to_world(y, mpp), grid.size_level0 * mpp)
         self._draw()
+        layer = self.layer
+        if first and layer is not None:
+            self._on_top(layer)
+            layer.visible = True
 
     def hide(self) -> None:
-        """Outline nothing."""
+        """Outline nothing; the layer stays, for the next click is answered sooner with it."""
+        assert_gui_thread()
+        self._tile = None
+        layer = self.layer
+        if layer is not None:
+            layer.visible = False
+
+    def remove(self) -> None:
+        """Outline nothing, and take the layer away."""
         assert_gui_thread()
         self._tile = None
         viewer, layer = self._viewer(), self.layer
         if viewer is not None and layer is not None:
             viewer.layers.remove(layer)
+
+    def prepare(self) -> None:
+        """Make the layer, hidden: napari takes a third of a second for it, which the first click need not wait for."""
+        assert_gui_thread()
+        if self._viewer() is not None and self.layer is None:
+            dot = np.zeros((4, 2))
+            self._make(dot, dot, 1.0, visible=False)
 
     def _draw(self) -> None:
         assert_gui_thread()
@@ -124,12 +151,15 @@ class Outline:
             return
         dark, light, px = self._squares(viewer.scene.camera.zoom)
         layer = self.layer
-        if layer is not None:
-            layer.data = [dark, light]  # two shapes as before: they keep their colours
-            layer.edge_width = [DARK_PX * px, LIGHT_PX * px]
+        if layer is None:
+            self._make(dark, light, px)
             return
+        layer.data = [dark, light]  # two shapes as before: they keep their colours
+        layer.edge_width = [DARK_PX * px, LIGHT_PX * px]
+
+    def _make(self, dark: Square, light: Square, px: float, *, visible: bool = True) -> None:
         add_quietly(
-            viewer,
+            self._viewer(),
             "add_shapes",
             [dark, light],
             shape_type=["rectangle", "rectangle"],
@@ -140,10 +170,17 @@ class Outline:
             units=("um", "um"),
             axis_labels=AXES,
             opacity=1.0,
+            visible=visible,
             metadata={ROLE_KEY: OUTLINE},
         )
 
-    def _squares(self, zoom: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    def _on_top(self, layer: Any) -> None:
+        """Lay it over maps that came after it."""
+        viewer = self._viewer()
+        if viewer is not None and viewer.layers[-1] is not layer:
+            viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
+
+    def _squares(self, zoom: float) -> tuple[Square, Square, float]:
         """Return the dark and the light square, (4, 2) float64, world y x, and the um of a screen px."""
         assert self._tile is not None
         left, top, side = self._tile
@@ -151,7 +188,7 @@ class Outline:
         unit = np.asarray([[0, 0], [0, 1], [1, 1], [1, 0]], float)
         corner = np.asarray([top, left])
 
-        def square(outwards: float) -> NDArray[np.float64]:
+        def square(outwards: float) -> Square:
             return np.asarray(corner - outwards + unit * (side + 2 * outwards), np.float64)
 
         # The light line runs just outside the tile, the dark one just outside the light one: the tile stays free.

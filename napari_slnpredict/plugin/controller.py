@@ -39,6 +39,8 @@ from .view import Camera, prepare_canvas
 NAME = "slnpredict-controller"
 #: The slide comes first: torch's import starts this long after it was shown, ms.
 READY_AFTER_MS = 1500
+#: The layer of a click's outline is made this long after a run, or after clicks were switched on, ms.
+OUTLINE_AFTER_MS = 400
 #: Files that come within this time of each other belong to one File > Open, ms.
 TOGETHER_MS = 50
 _log = logging.getLogger(__name__)
@@ -94,8 +96,8 @@ class Controller(QObject):
         self._together.timeout.connect(self._open_first)
         self.camera = Camera(viewer)
         self.maps = Maps(viewer, self)
-        self.overlays = Overlays(viewer, self.maps)
         self.asks = Asks(viewer, self)
+        self.overlays = Overlays(viewer, self.maps, self.asks.outline)
         self.click_mode = ClickMode(viewer, self.ask_at)
         self.overview = Overview(viewer, self.camera)
         self.measure = Measure(viewer, self)
@@ -109,6 +111,8 @@ class Controller(QObject):
         # Started when a slide is on the screen: this imports torch, and must not be in the way of the first frame.
         self._ready_timer = QTimer(self, singleShot=True, interval=READY_AFTER_MS)
         self._ready_timer.timeout.connect(self._make_ready)
+        self._outline_timer = QTimer(self, singleShot=True, interval=OUTLINE_AFTER_MS)
+        self._outline_timer.timeout.connect(self._prepare_outline)
         self._connect()
         self.scores = Scores(self)  # hears of a slide after the controller has cleaned up for it
         keys.bind(viewer, find_controller)
@@ -134,6 +138,14 @@ class Controller(QObject):
             self._ready_timer.start()
         elif self.viewer is not None and not self.runs.ready_for(self.runs.model):
             self.runs.make_ready(viewer_options())
+
+    def _prepare_outline(self) -> None:
+        """Make the outline's layer while nothing else goes on; not before the camera rests."""
+        shown = self.slides.current
+        if self.camera.is_moving():
+            self._outline_timer.start()
+        elif shown is not None and shown.slide.mpp and self.slides.opening is None and not self.runs.running:
+            self.asks.outline.prepare()
 
     @property
     def viewer(self) -> Any:
@@ -259,6 +271,7 @@ class Controller(QObject):
         if shown is not None:
             self.asks.tell_strip(shown, answered)
             self.asks.ask_again(shown, answered)
+        self._outline_timer.start()
         self.answer_changed.emit()
 
     def scales(self) -> list[str]:
@@ -274,6 +287,8 @@ class Controller(QObject):
     def switch_click(self, on: bool) -> None:
         """Click-to-predict on or off."""
         self.click_mode.switch(on)
+        if on:
+            self._outline_timer.start()
         self.click_mode_changed.emit()
 
     def ask_at(self, x_um: float, y_um: float) -> None:

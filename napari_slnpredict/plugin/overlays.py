@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from .click import OUTLINE
+from .click import OUTLINE, Outline
 from .layers import ROLE_KEY
 from .maps import MAP_LAYERS, Maps
 from .score_layer import SCORES
@@ -23,11 +23,13 @@ class Overlays:
         Held weakly.
     maps : Maps
         Which of its two layers shall be seen.
+    outline : Outline
+        Whose layer stays hidden while it outlines nothing.
     """
 
-    def __init__(self, viewer: Any, maps: Maps) -> None:
+    def __init__(self, viewer: Any, maps: Maps, outline: Outline) -> None:
         self._viewer = weakref.ref(viewer)
-        self._maps = maps
+        self._maps, self._outline = maps, outline
         self._hidden: list[Any] = []
 
     def show(self, visible: bool | None) -> None:
@@ -41,7 +43,8 @@ class Overlays:
                 layer.visible = False
             return
         for layer in self._hidden or self._wanted():
-            layer.visible = True
+            if layer.metadata[ROLE_KEY] != OUTLINE or self._outline.shown:
+                layer.visible = True
         self._hidden = []
 
     def _layers(self) -> list[Any]:

@@ -171,7 +171,33 @@ def test_click_on_tissue_and_on_background(opened: Any, wait: Any, monkeypatch: 
     assert np.all(high >= (grid.locations[tile][::-1] + grid.size_level0 - 0.5) * 0.5)
     controller.ask_at(5.0, 5.0)
     assert opened.dock.here.lines.said == "No tissue here"
-    assert role(opened.viewer, "clicked tile") is None
+    assert not outline.visible
+    controller.show_overlays(True)
+    assert not outline.visible
+    controller.ask_at(*(centre - 0.25))
+    assert outline.visible
+    assert opened.viewer.layers[-1] is outline
+    opened.viewer.layers.remove(outline)  # by the user: the next click makes another
+    controller.ask_at(*(centre - 0.25))
+    wait(lambda: len(seen) == 3)
+    assert role(opened.viewer, "clicked tile").visible
+
+
+def test_outline_is_made_ahead_of_the_first_click(opened: Any, wait: Any) -> None:
+    """The first click after a run would take 0.3 s, or what makes it fast would be seen or selected."""
+    controller, viewer = opened.controller, opened.viewer
+    controller.run()
+    wait(lambda: controller.answered is not None)
+    others = [layer.name for layer in viewer.layers]
+    extent = np.asarray(viewer.layers.extent.world)
+    wait(lambda: role(viewer, "clicked tile") is not None)
+    assert not role(viewer, "clicked tile").visible
+    assert [layer.name for layer in viewer.layers] == [*others, "clicked tile"]
+    assert viewer.layers.selection.active.name == "slide"
+    assert np.array_equal(np.asarray(viewer.layers.extent.world), extent)
+    controller.open("second.svs")
+    wait(lambda: controller.slides.current is not None and controller.slides.current.slide.slide_id == "second")
+    assert role(viewer, "clicked tile") is None
 
 
 def test_mouse_click_asks_and_a_drag_does_not(opened: Any, monkeypatch: Any) -> None:
