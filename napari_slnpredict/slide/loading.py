@@ -24,9 +24,6 @@ PATIENCE, RETRY = 5.0, 10.0
 MOST_STUCK = 4
 #: An unfinished picture is shown again when it has grown, this often at most; seconds.
 PARTIAL = 0.2
-#: Waiting is worth while when that share of what is wanted can be there in time: a picture that has to be shown again
-#: anyway is better shown at once. Weight of the newest tile in the estimate.
-WORTH, NEWEST = 0.3, 0.1
 
 
 @dataclass(eq=False)
@@ -74,9 +71,8 @@ class Loader:
         self._awaited: set[Key] = set()
         self._lacking: set[Key] = set()
         self._grown = self._told = self._closed = False
-        self._pace: dict[int, float] = {}
         self._shown_at = 0.0
-        self._workers = 0
+        self._started = False
 
     # --- for the one who shows ---------------------------------------------------------------------------------------
 
@@ -99,8 +95,6 @@ class Loader:
             self._stack = [key for key in (*reversed(ahead), *reversed(wanted)) if key not in self._flying]
             self._lacking.clear()
             self._awaited = {key for key in wanted if key not in self._later}
-            if not self._in_time(until):
-                self._awaited = set()
             if self._stack:
                 self._start_threads()
                 self._work.notify_all()
@@ -110,11 +104,6 @@ class Loader:
                     break
                 self._done.wait(left)
             self._awaited = set()
-
-    def _in_time(self, until: float) -> bool:
-        """Whether most of what is awaited can be here by then, as far as the last tiles tell."""
-        seconds = sum(self._pace.get(level, 0.0) for level, _, _ in self._awaited)
-        return WORTH * seconds / max(self._workers, 1) <= until - time.monotonic()
 
     def shown(self, lacking: Iterable[Key]) -> None:
         """Say what the picture that is shown now still lacks."""
@@ -162,11 +151,11 @@ class Loader:
     # --- threads -----------------------------------------------------------------------------------------------------
 
     def _start_threads(self) -> None:
-        if self._workers:
+        if self._started:
             return
+        self._started = True
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._workers = max(2, min(MOST_THREADS, cores))
-        for _ in range(self._workers):
+        for _ in range(max(2, min(MOST_THREADS, cores))):
             self._start(self._run, "load")
         self._start(self._watch, "watch")
 
@@ -218,8 +207,6 @@ class Loader:
         with self._lock:
             if self._flying.get(flight.key) is flight:
                 del self._flying[flight.key]
-                took, level = time.monotonic() - flight.begun, flight.key[0]
-                self._pace[level] = (1 - NEWEST) * self._pace.get(level, took) + NEWEST * took
             if flight in self._stuck:
                 self._stuck.discard(flight)
                 self._later.pop(flight.key, None)
