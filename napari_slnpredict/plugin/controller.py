@@ -111,6 +111,7 @@ class Controller(QObject):
         # Started when a slide is on the screen: this imports torch, and must not be in the way of the first frame.
         self._ready_timer = QTimer(self, singleShot=True, interval=READY_AFTER_MS)
         self._ready_timer.timeout.connect(self._make_ready)
+        self._ready_timer.timeout.connect(self.label.look)
         self._outline_timer = QTimer(self, singleShot=True, interval=OUTLINE_AFTER_MS)
         self._outline_timer.timeout.connect(self._prepare_outline)
         self._connect()
@@ -188,6 +189,7 @@ class Controller(QObject):
         if shown is not None:
             shown.opened.look.srgb = on
             shown.layer.refresh(extent=False)
+            self.overview.recolour(shown.opened.look(shown.opened.overview))  # kept as the file has it
 
     def _slide_changed(self) -> None:
         """Another slide, or none: everything about the old one goes."""

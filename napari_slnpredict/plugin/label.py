@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QDialog, QLabel, QVBoxLayout, QWidget
 
 from . import words
 from .overview import to_pixmap
-from .view_jobs import Pictures, label_job
+from .view_jobs import Pictures, has_label_job, label_job
 from .worker import Outcome, Worker
 
 #: Longest side on the screen, px.
@@ -31,13 +31,36 @@ class SlideLabel(QObject):
         The controller, a child of the window that the pictures appear over.
     """
 
-    changed = Signal()
+    changed = Signal()  # whether there is one
     failed = Signal(object)  # words.Problem
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self._worker: Worker | None = None
+        self._looker: Worker | None = None
+        self.there = False
         self.dialog: LabelWindow | None = None
+
+    def look(self) -> None:
+        """Find out in the background whether the slide has a label or macro; a library has to open the file for it."""
+        shown = self._controller.slides.current
+        release = shown.keeper.hold() if shown is not None and self._looker is None else None
+        if shown is None or release is None:
+            return
+        slide = shown.slide
+        self._looker = Worker(lambda: has_label_job(slide), self, name="has label", at_end=release)
+        self._looker.ended.connect(self._looked)
+        self._looker.start()
+
+    def _looked(self, outcome: Outcome) -> None:
+        self._looker = None
+        # What could not be found out is told when the user asks for it.
+        self._offer(outcome.error is not None or bool(outcome.result))
+
+    def _offer(self, there: bool) -> None:
+        if there != self.there:
+            self.there = there
+            self.changed.emit()
 
     def ask(self) -> None:
         """Decode the pictures in the background, then show them; a second time: bring the window to the front."""
@@ -60,6 +83,14 @@ class SlideLabel(QObject):
 
     def clear(self) -> None:
         """The slide goes: so do its pictures."""
+        if self._looker is not None:
+            self._looker.abandon()
+            self._looker = None
+        self._offer(False)
+        self.close()
+
+    def close(self) -> None:
+        """Take the pictures away."""
         if self._worker is not None:
             self._worker.abandon()
             self._worker = None
@@ -72,7 +103,7 @@ class SlideLabel(QObject):
         self._worker = None
         if outcome.state == "done":
             self.dialog = LabelWindow(self._controller.parent(), outcome.result)
-            self.dialog.finished.connect(self.clear)
+            self.dialog.finished.connect(self.close)
             self.dialog.show()
         elif outcome.error is not None:
             self.failed.emit(words.problem_of(outcome.error, outcome.details))

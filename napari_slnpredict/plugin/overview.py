@@ -56,6 +56,11 @@ class Overview:
         self._inset.settle()
         self._inset.show()
 
+    def recolour(self, picture: NDArray[np.uint8]) -> None:
+        """Show the same slide in other colours."""
+        if self._inset is not None:
+            self._inset.recolour(picture)
+
     def _canvas(self) -> QWidget | None:
         viewer = self._viewer()
         qt_viewer = getattr(getattr(viewer, "window", None), "_qt_viewer", None)
@@ -80,6 +85,11 @@ class Inset(QWidget):
         self._dimensions, self._camera = dimensions, camera
         self._pixmap = to_pixmap(picture)
         canvas.installEventFilter(self)
+
+    def recolour(self, picture: NDArray[np.uint8]) -> None:
+        """Show another picture of the same slide."""
+        self._pixmap = to_pixmap(picture)
+        self.update()
 
     def leave(self) -> None:
         """Go away for good."""

@@ -17,6 +17,12 @@ Pictures = dict[str, NDArray[np.uint8]]
 ASKED_FOR = ("label", "macro")
 
 
+def has_label_job(slide: Any) -> Job[bool]:
+    """Find out whether a slide has a picture that would be shown; decodes none."""
+    yield Stage("label", "Looking for the slide's label")
+    return any(name in ASKED_FOR for name in slide.associated_names())
+
+
 def label_job(slide: Any) -> Job[Pictures]:
     """Decode the label and macro pictures; called only when somebody asked for them."""
     yield Stage("label", "Reading the slide's label")

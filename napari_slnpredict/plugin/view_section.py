@@ -56,6 +56,7 @@ class ViewRows(QWidget):
         controller.camera_moved.connect(self._moved)
         controller.measure.changed.connect(self._measuring)
         controller.beside.changed.connect(self._beside_changed)
+        controller.label.changed.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
@@ -63,6 +64,7 @@ class ViewRows(QWidget):
         shown = self._controller.slides.current
         self.setVisible(shown is not None)
         scale = shown is not None and bool(shown.slide.mpp)
+        self.label.setVisible(self._controller.label.there)
         for button in self.times.values():
             button.setEnabled(scale)
         self._moved()

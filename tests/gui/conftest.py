@@ -113,13 +113,13 @@ def fake_world(monkeypatch: pytest.MonkeyPatch) -> Any:
     from napari_slnpredict.events import Partial, Stage
     from napari_slnpredict.plugin import jobs, model_jobs, runs, slides
 
-    world = SimpleNamespace(run=FakeRun(), opened=[], mpp=0.5, fail_open=None, side=2048)
+    world = SimpleNamespace(run=FakeRun(), opened=[], mpp=0.5, fail_open=None, side=2048, make=None)
 
     def open_job(path: Path, mpp: float | None, options: Any) -> Any:
         yield Stage("open", f"Opening {path.name}")
         if world.fail_open is not None:
             raise world.fail_open
-        slide = FakeSlide(path, side=world.side, mpp=mpp or world.mpp)
+        slide = FakeSlide(path, side=world.side, mpp=mpp or world.mpp) if world.make is None else world.make(path, mpp)
         world.opened.append(slide)
         return jobs.opened(slide, options)
 

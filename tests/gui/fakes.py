@@ -68,6 +68,7 @@ class FakeSlide:
     warnings: tuple[str, ...] = ()
     damaged: tuple[tuple[int, int, int, int, int], ...] = ()
     stored_level_count: int = 2
+    pictures_beside: tuple[str, ...] = ("label", "macro", "thumbnail")
     properties: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -103,6 +104,9 @@ class FakeSlide:
 
     def icc_profile(self) -> bytes | None:
         return None
+
+    def associated_names(self) -> tuple[str, ...]:
+        return self.pictures_beside
 
     def read_level(
         self, level: int, x: int, y: int, w: int, h: int, *, passing: bool = False

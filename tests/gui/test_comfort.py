@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QAbstractButton, QComboBox, QDialog, QWidget
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QDialog
 
 from napari_slnpredict.plugin import last_view, launch
 from napari_slnpredict.plugin.controller import controller_for
 from napari_slnpredict.plugin.layers import ROLE_KEY
 from napari_slnpredict.plugin.measure import length_text
+from napari_slnpredict.slide.slide import open_slide
 
 
 @pytest.mark.parametrize("times", [1, 2, 5, 10, 20, 40])
@@ -50,6 +52,10 @@ def test_scale_bar_in_um_then_mm(opened: Any) -> None:
     bar = opened.viewer.canvas.overlays.scale_bar
     assert bar.visible
     assert str(opened.viewer.layers["slide"].units[0]) == "micrometer"
+    (drawn,) = opened.viewer.window._qt_viewer.canvas._viewer_overlay_to_visual[bar]
+    for zoom, unit in ((2.0, "µm"), (0.05, "mm")):  # screen px per um
+        opened.viewer.scene.camera.zoom = zoom
+        assert drawn.node.text.text.endswith(unit), drawn.node.text.text
 
 
 def test_overview_drag_moves_the_camera(opened: Any) -> None:
@@ -165,7 +171,6 @@ def test_label_is_shown_only_on_request_and_goes_with_the_slide(opened: Any, wai
         return np.full((60, 80, 3), 200, np.uint8)
 
     slide = controller.slides.current.slide
-    slide.associated_names = lambda: ("label", "macro", "thumbnail")
     slide.associated = associated
     qtbot.wait(100)
     assert asked == []
@@ -180,6 +185,22 @@ def test_label_is_shown_only_on_request_and_goes_with_the_slide(opened: Any, wai
     wait(lambda: controller.slides.current is not None and controller.slides.current.slide.slide_id == "second")
     assert controller.label.dialog is None
     wait(lambda: not opened.viewer.window._qt_window.findChildren(QDialog, "slnLabel"))
+
+
+@pytest.mark.parametrize(("names", "offered"), [((), False), (("thumbnail",), False), (("macro",), True)])
+def test_label_is_offered_only_where_there_is_one(
+    opened: Any, wait: Any, names: tuple[str, ...], offered: bool
+) -> None:
+    """A button would lead to an empty window."""
+    label, button = opened.controller.label, opened.dock.view.label
+    wait(lambda: label.there)
+    assert button.isVisibleTo(opened.dock)
+    opened.controller.slides.current.slide.pictures_beside = names
+    label.clear()
+    assert not button.isVisibleTo(opened.dock)
+    label.look()
+    wait(lambda: label._looker is None)
+    assert button.isVisibleTo(opened.dock) == offered
 
 
 def test_everything_in_the_dock_is_reached_by_tab(opened: Any, wait: Any) -> None:
@@ -226,7 +247,7 @@ def test_nothing_is_cut_off(opened: Any, wait: Any, points: int, qtbot: Any) -> 
         if button.isVisible() and button.text():
             assert button.width() >= button.fontMetrics().horizontalAdvance(button.text()), button.text()
     if points == 9:
-        assert dock.width() <= 320 + 20
+        assert dock.width() <= 320
 
 
 def test_measure_layer_is_in_um_like_the_rest(opened: Any) -> None:
@@ -236,7 +257,44 @@ def test_measure_layer_is_in_um_like_the_rest(opened: Any) -> None:
     assert [str(unit) for unit in layer.units] == ["micrometer", "micrometer"]
 
 
-def test_srgb_changes_picture_and_overview(opened: Any, wait: Any) -> None:
-    """The switch would change one of the two, and they would disagree."""
-    assert isinstance(opened.dock.slide.srgb, QWidget)
-    assert not opened.dock.slide.srgb.isVisibleTo(opened.dock)  # the stand-in has no profile
+def test_srgb_changes_picture_and_overview(opened: Any, wait: Any, tmp_path: Path, qtbot: Any) -> None:
+    """The switch would change one of the two, and they would disagree; or it would not come back."""
+    controller, viewer, switch = opened.controller, opened.viewer, opened.dock.slide.srgb
+    assert not switch.isVisibleTo(opened.dock)  # the stand-in has no profile
+    path = tmp_path / "profiled.tif"
+    write_profiled(path)
+    opened.world.make = lambda place, mpp: open_slide(path, mpp=0.5)
+    controller.open(path)
+    wait(lambda: controller.slides.current is not None and controller.slides.current.slide.path == path)
+    assert switch.isVisibleTo(opened.dock)
+
+    def colours() -> tuple[Any, Any]:
+        native, inset = viewer.window._qt_viewer.canvas.native, controller.overview.widget
+        qtbot.wait(300)
+        picture, small = native.grabFramebuffer(), inset.grab().toImage()
+        places = (
+            (picture, picture.width() // 2, picture.height() // 2),
+            (small, small.width() // 2, small.height() // 2),
+        )
+        return tuple(image.pixelColor(x, y).getRgb()[:3] for image, x, y in places)
+
+    stored = colours()
+    switch.click()
+    shown = colours()
+    for before, after in zip(stored, shown, strict=True):
+        assert before == pytest.approx((200, 100, 150), abs=3)
+        assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 15
+    assert shown[0] == pytest.approx(shown[1], abs=3)
+    switch.click()
+    assert colours() == stored
+
+
+def write_profiled(path: Path) -> None:
+    """Write a slide of one colour whose profile has red and blue exchanged."""
+    import tifffile
+    from PIL import ImageCms
+
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile = profile.replace(b"rXYZ", b"tmp0", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"tmp0", b"bXYZ", 1)
+    pixels = np.full((1024, 1024, 3), (200, 100, 150), np.uint8)
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", iccprofile=bytes(profile))
