@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +27,7 @@ from .associated import associated_image, associated_names
 from .cache import TileCache, shared_cache
 from .damage import damage_error, damage_line, level0_box
 from .directory import Identity, Inspection
+from .display import DisplayPyramid
 from .handle import SlideFile, content_id, identity_of, require_same
 from .lazy import level_arrays
 from .look import why_dark
@@ -144,16 +145,10 @@ class Slide:
     """
 
     def __init__(
-        self,
-        inspection: Inspection,
-        file: SlideFile,
-        opened: Opened,
-        scale: Scale,
-        pyramid: Pyramid,
-        asked: _Asked,
+        self, inspection: Inspection, file: SlideFile, opened: Opened, scale: Scale, pyramid: Pyramid, asked: _Asked
     ) -> None:
         self._inspection, self._file, self._asked = inspection, file, asked
-        self._pyramid = pyramid
+        self._pyramid, self._leaving = pyramid, contextlib.ExitStack()
         self._pyramid.faults.update(opened.faults)
         self._main = opened.main
         levels = self._pyramid.levels
@@ -336,6 +331,13 @@ class Slide:
         """Return one lazy dask array (h, w, 3) uint8 per level, stored or virtual: exact when computed, or raising."""
         return level_arrays(self)
 
+    def pyramid(self) -> DisplayPyramid:
+        """Return the levels for one layer on a screen, closed with the slide: they answer at once, at first roughly."""
+        shown = DisplayPyramid(self._pyramid, lambda: self.damaged)
+        self._leaving.callback(shown.close)
+        shown.prepare()
+        return shown
+
     def best_level(self, downsample: float) -> int:
         """Return the coarsest level that is at least as fine as `downsample` level-0 px per pixel."""
         fine = [k for k, value in enumerate(self.level_downsamples) if value <= downsample * (1 + 1e-3)]
@@ -369,15 +371,14 @@ class Slide:
 
     def close(self) -> None:
         """Close every handle and forget the decoded tiles; closing twice is harmless."""
+        self._leaving.close()
         self._pyramid.close()
         self._file.close()
 
     def __enter__(self) -> Slide:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -386,14 +387,12 @@ class Slide:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A slide sent to another process is opened again there, with handles of its own."""
-        mpp, reader, allow_incomplete, memory_mb = self._asked
-        return _reopen, (self.path, mpp, reader or self.reader, allow_incomplete, memory_mb)
+        mpp, reader, part, mb = self._asked
+        return partial(
+            open_slide, self.path, mpp, reader=reader or self.reader, allow_incomplete=part, memory_mb=mb
+        ), ()
 
     @property
     def identity(self) -> tuple[str, Identity]:
         """What tells this open file from another one."""
         return str(self._inspection.real), self._file.identity
-
-
-def _reopen(path: Path, mpp: float | None, reader: str, allow_incomplete: bool, memory_mb: int | None) -> Slide:
-    return open_slide(path, mpp, reader=reader, allow_incomplete=allow_incomplete, memory_mb=memory_mb)

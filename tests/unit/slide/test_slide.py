@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from napari_slnpredict.errors import CorruptSlide, MissingScale, ResourceError, SlideError, UnsupportedSlide
+from napari_slnpredict.slide.loading import THREAD_PREFIX
 from napari_slnpredict.slide.slide import Slide, open_slide
 
 from .made_slides import empty_tile, picture, spoil_tile, stored, write_aperio, write_tiff
@@ -135,6 +137,20 @@ def test_levels_are_lazy_and_exact(slide: Slide, path: Path) -> None:
     assert np.array_equal(arrays[1][10:50:2, 5:100].compute(), stored(path, 250, 175)[10:50:2, 5:100])
     assert np.array_equal(arrays[0][650, :, 1].compute(), stored(path, 1003, 700)[650, :, 1])
     assert slide.levels()[0].name == arrays[0].name
+
+
+def test_levels_for_the_screen_leave_with_the_slide(path: Path) -> None:
+    """A script's layer showed other pixels, or threads went on reading a slide that was closed."""
+    with open_slide(path) as slide:
+        pyramid = slide.pyramid()
+        finest = pyramid.levels[0]
+        assert np.array_equal(finest.exact(100, 400, 50, 300), stored(path, 1003, 700)[100:400, 50:300])
+        assert finest[:300, :300].shape == (300, 300, 3)
+    wait = time.monotonic() + 5
+    while any(thread.name.startswith(THREAD_PREFIX) for thread in threading.enumerate()) and time.monotonic() < wait:
+        time.sleep(0.01)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
+    assert (finest[:300, :300] == 255).all()
 
 
 def test_a_slide_travels_to_another_process(slide: Slide) -> None:
