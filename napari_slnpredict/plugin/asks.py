@@ -89,7 +89,7 @@ class Asks(QObject):
         self._workers.clear()
         self.here, self.message, self.strip, self.pictures, self._position = None, "", None, {}, -1
         self.so_far, self.peeked, self._point = None, "", None
-        self.outline.remove()
+        self.outline.hide()
         self.here_changed.emit()
         self.strip_changed.emit()
 

@@ -83,6 +83,10 @@ def _is_panning(layer: Any) -> bool:
     return layer is None or str(layer.mode) == "pan_zoom"
 
 
+#: A square without extent in the slide's corner.
+NOWHERE: Square = np.zeros((4, 2))
+
+
 class Outline:
     """A square round one tile whose lines keep their width on the screen at every zoom.
 
@@ -122,27 +126,23 @@ class Outline:
             layer.visible = True
 
     def hide(self) -> None:
-        """Outline nothing; the layer stays, for the next click is answered sooner with it."""
+        """Outline nothing; the layer stays, for the next click is answered sooner with it.
+
+        It stays for runs and slides to come as well: with napari 0.9 on Mesa, removing a Shapes layer and adding
+        another one a frame later was seen to end the process.
+        """
         assert_gui_thread()
         self._tile = None
         layer = self.layer
         if layer is not None:
             layer.visible = False
-
-    def remove(self) -> None:
-        """Outline nothing, and take the layer away."""
-        assert_gui_thread()
-        self._tile = None
-        viewer, layer = self._viewer(), self.layer
-        if viewer is not None and layer is not None:
-            viewer.layers.remove(layer)
+            layer.data = [NOWHERE, NOWHERE]  # the next slide may be smaller than this tile is far: the view fits all
 
     def prepare(self) -> None:
         """Make the layer, hidden: napari takes a third of a second for it, which the first click need not wait for."""
         assert_gui_thread()
         if self._viewer() is not None and self.layer is None:
-            dot = np.zeros((4, 2))
-            self._make(dot, dot, 1.0, visible=False)
+            self._make(NOWHERE, NOWHERE, 1.0, visible=False)
 
     def _draw(self) -> None:
         assert_gui_thread()

@@ -141,7 +141,7 @@ def test_an_answer_so_far_becomes_the_final_one(opened: Any, wait: Any, monkeypa
 
     monkeypatch.setattr(asks, "click_job", click_job)
     controller = opened.controller
-    start(opened, wait, FakeRun(steps=30, seconds=0.03))
+    start(opened, wait, FakeRun(steps=150, seconds=0.03))  # it must not end before the first answer is read
     controller.ask_at(512.0, 512.0)
     wait(lambda: controller.asks.here is not None)
     assert "so far" in said(opened)

@@ -197,7 +197,9 @@ def test_outline_is_made_ahead_of_the_first_click(opened: Any, wait: Any) -> Non
     assert np.array_equal(np.asarray(viewer.layers.extent.world), extent)
     controller.open("second.svs")
     wait(lambda: controller.slides.current is not None and controller.slides.current.slide.slide_id == "second")
-    assert role(viewer, "clicked tile") is None
+    # It stays, unseen, and nowhere: the view of the next slide fits that slide.
+    assert not role(viewer, "clicked tile").visible
+    assert np.array_equal(np.asarray(viewer.layers.extent.world), np.asarray(viewer.layers["slide"].extent.world))
 
 
 def test_mouse_click_asks_and_a_drag_does_not(opened: Any, monkeypatch: Any) -> None:
