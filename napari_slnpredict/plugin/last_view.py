@@ -54,11 +54,10 @@ def folder() -> Path:
     return settings_file().parent / "views"
 
 
-def save(content_id: str, view: LastView) -> None:
-    """Write a slide's view and drop those of slides not seen for longest."""
+def save(content_id: str, view: LastView, place: Path) -> None:
+    """Write a slide's view into a folder, and drop those of slides not seen for longest."""
     if not _CONTENT_ID.fullmatch(content_id):
         return
-    place = folder()
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     numbers = {"x": round(view.x, 1), "y": round(view.y, 1), "px_per_screen_px": round(view.px_per_screen_px, 6)}
     lines = [[round(number, 1) for number in line] for line in view.lines[-LINES:]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer
 
-from .last_view import LastView
+from .last_view import LastView, folder
 from .preferences import wish
 from .view_jobs import save_view_job
 from .worker import JobThread, Mailbox
@@ -35,6 +35,7 @@ class Desk:
     def __init__(self) -> None:
         self.content_id = ""
         self.view: LastView | None = None
+        self._place = folder()  # now: a window that goes writes late, when settings may be another's
         self._written: tuple[str, LastView | None] = ("", None)
 
     def write(self) -> None:
@@ -43,9 +44,9 @@ class Desk:
         if not content_id or view is None or self._written == (content_id, view):
             return
         self._written = (content_id, view)
-        mailbox = Mailbox(lambda: None, lambda result: None)
+        place, mailbox = self._place, Mailbox(lambda: None, lambda result: None)
         JobThread(
-            lambda: save_view_job(content_id, view), mailbox, name="view", at_end=lambda: None, after=()
+            lambda: save_view_job(content_id, view, place), mailbox, name="view", at_end=lambda: None, after=()
         ).start()  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def label_job(slide: Any) -> Job[Pictures]:
     return {name: slide.associated(name) for name in ASKED_FOR if name in there}
 
 
-def save_view_job(content_id: str, view: last_view.LastView) -> Job[None]:
+def save_view_job(content_id: str, view: last_view.LastView, place: Path) -> Job[None]:
     """Remember where a slide was looked at."""
     yield Stage("view", "Remembering the view")
-    last_view.save(content_id, view)
+    last_view.save(content_id, view, place)
