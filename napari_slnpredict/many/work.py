@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +78,7 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(ABC):
     """What both kinds of work need to know.
 
     Attributes
@@ -97,9 +98,9 @@ class Plan:
     reader: str | None = None
     debug: bool = False
 
+    @abstractmethod
     def ready(self, threads: int | None = None) -> Work:
         """Load what every slide needs; `threads` are the cores to use, by default all."""
-        raise NotImplementedError
 
     def given_mpp(self, item: Input) -> float | None:
         """Return the um/px that somebody gave for a slide."""
