@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -211,19 +210,6 @@ def _summary(record: Mapping[str, Any], classes: Sequence[str]) -> list[Any]:
 
 #: Stages that follow one another; the parts lie inside them.
 STAGES = ("model", "tissue", "grid", "embed", "judge", "write")
-
-
-def read_records(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the prediction.json of every slide folder under `out`, by folder name; unreadable ones are passed over."""
-    records = {}
-    for path in sorted(Path(out).glob("*/prediction.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict) and record.get("format") == FORMAT:
-            records[path.parent.name] = record
-    return records
 
 
 def failures_csv(failures: Iterable[tuple[str, str, str]]) -> str:

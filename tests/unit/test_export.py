@@ -23,7 +23,6 @@ from napari_slnpredict.export import (
     failures_csv,
     prediction_record,
     predictions_csv,
-    read_records,
     safe_cell,
     tiles_csv,
     write_prediction,
@@ -283,15 +282,6 @@ def test_predictions_csv_has_one_row_a_slide(found: Predicted, tmp_path: Path) -
     assert rows[0]["probability_3+"] == "0.75"
     assert rows[0]["probability_positive"] == ""
     assert float(rows[1]["probability_positive"]) == pytest.approx(record["probabilities"]["positive"])
-
-
-def test_records_are_read_back_and_strangers_passed_over(tmp_path: Path, found: Predicted) -> None:
-    """A torn or foreign JSON in the output folder would end every later batch."""
-    write(found, tmp_path / "one")
-    for name, text in (("torn", "{"), ("list", "[]"), ("foreign", '{"format": 99}')):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "prediction.json").write_text(text)
-    assert list(read_records(tmp_path)) == ["one"]
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
