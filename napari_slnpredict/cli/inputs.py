@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from napari_slnpredict.cohort.slide_folders import slides_in
 from napari_slnpredict.cohort.table import read_cohort
 from napari_slnpredict.errors import DataError, one_line
 from napari_slnpredict.many.slides import Input
-
-#: Endings looked for in folders; a file named outright is tried whatever it is called.
-ENDINGS = frozenset(
-    (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".svslide", ".vms", ".vmu", ".btf", ".qptiff")
-)
 
 
 def find_inputs(named: Sequence[Path]) -> list[Input]:
@@ -32,7 +28,7 @@ def find_inputs(named: Sequence[Path]) -> list[Input]:
 
 def _expand(path: Path) -> Iterable[Input]:
     if path.is_dir():
-        items = [Input(slide) for slide in _slides_in(path)]
+        items = [Input(slide) for slide in slides_in(path)]
         if not items:
             raise DataError("no slide found in this folder", file=path, do="name the slide files themselves")
         return items
@@ -40,20 +36,3 @@ def _expand(path: Path) -> Iterable[Input]:
         table = one_line(path.name, 80)
         return [Input(row.path, row.mpp, row.slide, f"line {row.line} of {table}") for row in read_cohort(path).rows]
     return [Input(path)]
-
-
-def _slides_in(folder: Path) -> Iterator[Path]:
-    """Walk a folder; one with DICOM files is one slide, one with our own results holds none."""
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    if any(entry.suffix.lower() == ".dcm" for entry in entries):
-        yield folder
-        return
-    if any(entry.name == "prediction.json" for entry in entries):
-        return
-    mirax = {entry.stem for entry in entries if entry.suffix.lower() == ".mrxs"}
-    for entry in entries:
-        if entry.is_dir():
-            if entry.name not in mirax:  # slide.mrxs keeps its pixels in the folder slide/
-                yield from _slides_in(entry)
-        elif entry.suffix.lower() in ENDINGS:
-            yield entry

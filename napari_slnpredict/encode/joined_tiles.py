@@ -28,7 +28,7 @@ def joined(parts: Sequence[TileData]) -> JoinedTiles:
 
 
 class JoinedTiles:
-    """Several sources as one."""
+    """Several sources as one; a context manager."""
 
     def __init__(self, parts: tuple[TileData, ...]) -> None:
         self.parts = parts
@@ -52,6 +52,17 @@ class JoinedTiles:
             pixels[at] = self.parts[k].read(wanted[at] - self._firsts[k])
         return pixels
 
+    def close(self) -> None:
+        """Close what the sources hold open."""
+        for part in self.parts:
+            getattr(part, "close", lambda: None)()
+
+    def __enter__(self) -> JoinedTiles:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 def _joined_table(tables: Sequence[TileTable]) -> TileTable:
     classes = tuple(sorted({name for table in tables for name in table.classes}))
@@ -74,7 +85,14 @@ def _joined_table(tables: Sequence[TileTable]) -> TileTable:
         label=np.concatenate(labels),
         slides=tuple(facts for table in tables for facts in table.slides),
         classes=classes,
+        names=_joined_names(tables),
     )
+
+
+def _joined_names(tables: Sequence[TileTable]) -> tuple[str, ...]:
+    if not any(table.names for table in tables):
+        return ()
+    return tuple(name for table in tables for name in (table.names or ("",) * len(table)))
 
 
 def _names_of_groups(table: TileTable, part: int) -> dict[int, tuple[int | str, ...]]:

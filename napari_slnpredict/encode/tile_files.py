@@ -1,4 +1,4 @@
-"""Tiles to train on from files: folders of pictures, a zip with a table, HDF5 as PatchCamelyon has it.
+"""Tiles to train on from pictures: folders of them, or a zip with a table.
 
 Pictures larger than a tile are cut into tiles side by side, smaller ones are refused: enlarging would invent detail.
 Classes have the names of folders or labels, in alphabetical order; a number alone never says which class is meant.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import threading
 import zipfile
 import zlib
@@ -29,8 +30,6 @@ from .tile_table import SlideFacts, TileTable
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 #: A picture larger than this is a slide, not a tile, px and bytes.
 MOST_PX, MOST_BYTES = 100_000_000, 256 << 20
-#: um/px of PatchCamelyon: level 2 of slides scanned at 0.243.
-PCAM_MPP = 0.972
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,10 @@ class Picture:
         Patient and slide it comes from; "" where nobody said.
     sha256 : str
         Of the file; "" where nobody said.
+    site, split : str
+        Laboratory, and the part of the set it belongs to.
+    centre_um : (float, float)
+        Of a picture of one tile, from its slide's corner.
     """
 
     name: str
@@ -54,6 +57,9 @@ class Picture:
     group: str = ""
     slide: str = ""
     sha256: str = ""
+    site: str = ""
+    split: str = ""
+    centre_um: tuple[float, float] = (math.nan, math.nan)
 
 
 class PictureTiles:
@@ -119,22 +125,22 @@ def _cuts(size: tuple[int, int], tile_px: int) -> NDArray[np.int64]:
 
 
 def _picture_table(pictures: Sequence[Picture], owner: NDArray[np.int64]) -> TileTable:
-    classes = tuple(sorted({picture.label for picture in pictures} - {""}))
-    keys = [(picture.group or picture.slide or picture.name, picture.slide) for picture in pictures]
-    groups = {key: k for k, key in enumerate(dict.fromkeys(group for group, _ in keys))}
-    patient = {picture.slide: picture.group for picture in pictures if picture.slide}
-    slides = tuple(SlideFacts(name, "", patient[name]) for name in patient)
-    place = {facts.slide_id: k for k, facts in enumerate(slides)}
-    count = len(owner)
+    classes = {name: k for k, name in enumerate(sorted({picture.label for picture in pictures} - {""}))}
+    sites = {name: k + 1 for k, name in enumerate(sorted({picture.site for picture in pictures} - {""}))}
+    keys = [picture.group or picture.slide or picture.name for picture in pictures]
+    groups = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+    slides = {p.slide: SlideFacts(p.slide, "", p.group, p.site) for p in pictures if p.slide}
+    place = {name: k for k, name in enumerate(slides)}
     return TileTable(
-        slide=np.array([place.get(slide, -1) for _, slide in keys], np.int64)[owner],
-        group=np.array([groups[group] for group, _ in keys], np.int64)[owner],
-        site=np.zeros(count, np.int64),
-        centre_um=np.full((count, 2), np.nan),
-        component=np.zeros(count, np.int32),
-        label=np.array([classes.index(p.label) if p.label else -1 for p in pictures], np.int64)[owner],
-        slides=slides,
-        classes=classes,
+        slide=np.array([place.get(picture.slide, -1) for picture in pictures], np.int64)[owner],
+        group=np.array([groups[key] for key in keys], np.int64)[owner],
+        site=np.array([sites.get(picture.site, 0) for picture in pictures], np.int64)[owner],
+        centre_um=np.array([picture.centre_um for picture in pictures], np.float64)[owner],
+        component=np.zeros(len(owner), np.int32),
+        label=np.array([classes.get(picture.label, -1) for picture in pictures], np.int64)[owner],
+        slides=tuple(slides.values()),
+        classes=tuple(classes),
+        names=tuple(pictures[k].name for k in owner.tolist()),
     )
 
 
@@ -167,7 +173,7 @@ def _decoded(picture: Picture, load: Callable[[str], bytes]) -> NDArray[np.uint8
         ) from error
 
 
-def _gathered(
+def gather_pictures(
     pictures: Sequence[Picture],
     load: Callable[[str], bytes],
     tile_px: int | None,
@@ -218,11 +224,17 @@ def folder_tiles(folder: Path, *, tile_px: int | None = None, mpp: float | None 
     def load(name: str) -> bytes:
         return _bounded((folder / name).stat().st_size, name, (folder / name).read_bytes)
 
-    return (yield from _gathered(pictures, load, tile_px, mpp, folder))
+    return (yield from gather_pictures(pictures, load, tile_px, mpp, folder))
 
 
 def zip_tiles(
-    archive: Path, table: Path | None = None, *, tile_px: int | None = None, mpp: float | None = None
+    archive: Path,
+    table: Path | None = None,
+    *,
+    tile_px: int | None = None,
+    mpp: float | None = None,
+    label: str = "label",
+    split: str | None = None,
 ) -> Job[PictureTiles]:
     """Return the pictures of a zip; nothing is unpacked.
 
@@ -230,14 +242,18 @@ def zip_tiles(
     ----------
     archive : Path
     table : Path, optional
-        CSV with a column ``file`` and any of ``label``, ``group`` (patient), ``slide``, ``sha256``; by default the
-        archive's name with .csv. Only pictures it names are used, and all of them must be there.
+        CSV with a column ``file`` and any of ``label``, ``group`` (patient), ``slide``, ``sha256``, ``site``,
+        ``split``; by default the archive's name with .csv. Only pictures it names are used, and all must be there.
     tile_px, mpp
         As `folder_tiles`.
+    label : str
+        The column of the classes.
+    split : str, optional
+        Take the pictures of this split alone, where the table has splits.
     """
     archive = Path(archive)
     table = Path(table) if table else archive.with_suffix(".csv")
-    pictures = _listed(table)
+    pictures = of_split(_listed(table, label), split, table)
     try:
         opened = zipfile.ZipFile(archive)
     except (OSError, zipfile.BadZipFile) as error:
@@ -251,21 +267,32 @@ def zip_tiles(
                 file=archive,
                 do="fetch both again, they do not belong together",
             )
-        return (yield from _gathered(pictures, _ZipReader(opened), tile_px, mpp, archive, opened.close))
+        return (yield from gather_pictures(pictures, _ZipReader(opened), tile_px, mpp, archive, opened.close))
     except BaseException:
         opened.close()
         raise
 
 
-def _listed(table: Path) -> list[Picture]:
-    lines = _csv_lines(table, "file")
-    if lines and "file" not in lines[0]:
-        raise DataError("line 1: no column 'file'", file=table, do="name the column of picture files 'file'")
-    keys = ("label", "group", "slide", "sha256")
+def _listed(table: Path, label: str) -> list[Picture]:
+    lines = csv_lines(table, "file")
+    for column in ("file", label) if label != "label" else ("file",):
+        if lines and column not in lines[0]:
+            raise DataError(f"line 1: no column {column!r}", file=table, do=f"name the column meant {column!r}")
+    keys = (label, "group", "slide", "sha256", "site", "split")
     return [Picture(line["file"], *((line.get(key) or "").strip() for key in keys)) for line in lines if line["file"]]
 
 
-def _csv_lines(path: Path, column: str) -> list[dict[str, str]]:
+def of_split(pictures: Sequence[Picture], split: str | None, where: Path) -> list[Picture]:
+    """Return the pictures of a split, all where nothing is split. Raises `DataError` where there are none of it."""
+    known = sorted({picture.split for picture in pictures} - {""})
+    if split is None or not known:
+        return list(pictures)
+    if split not in known:
+        raise DataError(f"no picture of split {split!r}", file=where, do=f"there are: {', '.join(known)}")
+    return [picture for picture in pictures if picture.split == split]
+
+
+def csv_lines(path: Path, column: str) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return list(csv.DictReader(file))
@@ -296,89 +323,3 @@ def _bounded(size: int, name: str, read: Callable[[], bytes]) -> bytes:
     if size > MOST_BYTES:
         raise DataError(f"{size >> 20} MB are no tile", file=name, do="leave it out")
     return read()
-
-
-class PcamTiles:
-    """Tiles of an HDF5 file as PatchCamelyon has them; thread-safe.
-
-    Parameters
-    ----------
-    pixels : Path
-        With a dataset ``x`` (n, p, p, 3) uint8.
-    labels : Path, optional
-        With a dataset ``y`` of n numbers, 0 or 1: "normal" or "tumor" (tumour in the middle 32 px).
-    meta : Path, optional
-        CSV with a column ``wsi``: tiles of one slide are one group. Without it every tile is its own group, though
-        neighbours are among them: say so beside any figure.
-    """
-
-    def __init__(
-        self, pixels: Path, labels: Path | None = None, meta: Path | None = None, *, mpp: float | None = PCAM_MPP
-    ) -> None:
-        self._path, self.mpp = Path(pixels), mpp
-        shape = _dataset(self._path, "x", lambda data: (data.shape, str(data.dtype)))
-        if len(shape[0]) != 4 or shape[0][3] != 3 or shape[0][1] != shape[0][2] or shape[1] != "uint8":
-            raise DataError(
-                f"'x' is {shape[0]} {shape[1]}, not (n, p, p, 3) uint8", file=pixels, do="give PCam's _x.h5"
-            )
-        self.tile_px = int(shape[0][1])
-        count = int(shape[0][0])
-        self.table = _pcam_table(count, _pcam_labels(labels, count), _pcam_slides(meta, count))
-        self._lock = threading.Lock()
-
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return tiles (k, p, p, 3)."""
-        wanted, inverse = np.unique(np.asarray(rows, np.int64).reshape(-1), return_inverse=True)
-        with self._lock:  # HDF5 has one lock anyway
-            found = _dataset(self._path, "x", lambda data: np.asarray(data[wanted]))
-        tiles: NDArray[np.uint8] = found[inverse.reshape(-1)]
-        return tiles
-
-
-def _dataset(path: Path, name: str, look: Callable[[Any], Any]) -> Any:
-    """Open an HDF5 file, look at one dataset, close it."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get(name), h5py.Dataset):
-                raise DataError(f"has no dataset {name!r}", file=path, do="give the file of PatchCamelyon's layout")
-            return look(file[name])
-    except OSError as error:
-        raise DataError(
-            f"cannot be read ({one_line(error, 120)})", file=path, do="unpack .h5.gz first, or fetch it again"
-        ) from error
-
-
-def _pcam_labels(path: Path | None, count: int) -> NDArray[np.int64]:
-    if path is None:
-        return np.full(count, -1, np.int64)
-    labels = _dataset(path, "y", lambda data: np.asarray(data[()]).reshape(-1).astype(np.int64))
-    if len(labels) != count or not np.isin(labels, (0, 1)).all():
-        raise DataError(f"'y' is not {count} labels 0 or 1", file=path, do="give the _y.h5 of the same split")
-    return np.asarray(labels, np.int64)
-
-
-def _pcam_slides(path: Path | None, count: int) -> list[str]:
-    if path is None:
-        return []
-    names = [(line.get("wsi") or "").strip() for line in _csv_lines(path, "wsi")]
-    if len(names) != count or not all(names):
-        raise DataError(f"no column 'wsi' with {count} slides", file=path, do="give the _meta.csv of the same split")
-    return names
-
-
-def _pcam_table(count: int, labels: NDArray[np.int64], slides: list[str]) -> TileTable:
-    names = list(dict.fromkeys(slides))
-    place = {name: k for k, name in enumerate(names)}
-    own = np.array([place[name] for name in slides], np.int64) if slides else np.full(count, -1, np.int64)
-    return TileTable(
-        slide=own,
-        group=own if slides else np.arange(count),
-        site=np.zeros(count, np.int64),
-        centre_um=np.full((count, 2), np.nan),
-        component=np.zeros(count, np.int32),
-        label=labels,
-        slides=tuple(SlideFacts(name, "") for name in names),
-        classes=("normal", "tumor") if (labels >= 0).any() else (),
-    )

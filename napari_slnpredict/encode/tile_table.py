@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +39,8 @@ class TileTable:
         Index into `classes`; -1 where there is none.
     slides : tuple of SlideFacts
     classes : tuple of str
+    names : tuple of str
+        The file each tile was cut from; empty where slides say it all.
     """
 
     slide: NDArray[np.int64] = field(repr=False)
@@ -49,9 +51,11 @@ class TileTable:
     label: NDArray[np.int64] = field(repr=False)
     slides: tuple[SlideFacts, ...] = ()
     classes: tuple[str, ...] = ()
+    names: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         lengths = {len(column) for column in (self.slide, self.group, self.site, self.component, self.label)}
+        lengths |= {len(self.names)} if self.names else set()
         if lengths != {len(self.centre_um)} or self.centre_um.shape != (len(self.slide), 2):
             raise ValueError("the columns of a tile table have different lengths")
 
@@ -62,6 +66,21 @@ class TileTable:
     def patients(self) -> tuple[str, ...]:
         """The patients that are named."""
         return tuple(sorted({facts.patient for facts in self.slides if facts.patient}))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What each tile was cut from: the name of its file, else the slide's; "" where nobody said."""
+        ids = (*(facts.slide_id for facts in self.slides), "")  # -1 is the last
+        names = self.names or ("",) * len(self)
+        return tuple(name or ids[slide] for name, slide in zip(names, self.slide.tolist(), strict=True))
+
+    def take(self, rows: NDArray[np.int64]) -> TileTable:
+        """Return some rows as a table; slides and classes keep their numbers."""
+        columns = {
+            name: getattr(self, name)[rows] for name in ("slide", "group", "site", "centre_um", "component", "label")
+        }
+        names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
+        return replace(self, **columns, names=names)
 
 
 class TileData(Protocol):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from napari_slnpredict.encode import tile_files
 from napari_slnpredict.encode.joined_tiles import joined
-from napari_slnpredict.encode.tile_files import PcamTiles, folder_tiles, zip_tiles
+from napari_slnpredict.encode.pcam_tiles import PcamTiles
+from napari_slnpredict.encode.tile_files import folder_tiles, zip_tiles
 from napari_slnpredict.errors import DataError
 from napari_slnpredict.events import run
 
