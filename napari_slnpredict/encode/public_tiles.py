@@ -1,4 +1,4 @@
-"""Public sets of tiles in the folders they come in: CAMELYON17-WILDS, the regions of BRACS, tiles of Camelyon16's slides.
+"""Public sets of tiles in the folders they come in: CAMELYON17-WILDS, BRACS' regions, tiles of Camelyon16's slides.
 
 Each says its classes by name, its splits as its authors made them, and the groups that must stay together.
 """
