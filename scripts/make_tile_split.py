@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 SPLIT = Path(__file__).with_name("tile_split.csv")
-TRAIN, HELD_OUT = "train", "held-out"
+TRAIN, HELD_OUT = "train", "test"
 SETS = ("pcam_lymph_node", "oral_tissue", "osteosarcoma")
 
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 def table_text(folder: Path) -> str:
     """Return the table for the tile sets in a folder."""
-    lines = ["set,file,half,sha256"]
+    lines = ["set,file,split,sha256"]
     for name in SETS:
         with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as source:
             rows = list(csv.DictReader(source))
