@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_slnpredict.bundles.bundle import Bundle, save_bundle, tensor_bytes
+from napari_slnpredict.bundles.terms import inherit
 from napari_slnpredict.torch_door import import_timm, import_torch
 
 from .descriptor import Projection
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 #: What a method leaves behind beside the encoder itself: the descriptors' layer, a tile classifier.
 HEADS = "heads.safetensors"
+#: In it: the classifier's names as UTF-8 JSON, so that the hash of the weights covers their order.
+CLASS_NAMES = "classes.names"
 _CURVE = 200
 
 
@@ -59,6 +63,9 @@ def save_pretrained(
         Reference tiles by which other precisions are judged.
     """
     kept = {key: _array(value, half) for key, value in method.kept(trained.heads).items()}
+    classes = list(table.classes) if "classes.weight" in kept else []
+    if classes:
+        kept[CLASS_NAMES] = np.frombuffer(json.dumps(classes).encode(), np.uint8)
     extra = {HEADS: tensor_bytes(kept)} if kept else {}
     if check_tiles is not None:
         extra["check/tiles.safetensors"] = tensor_bytes({"tiles": check_tiles})
@@ -66,13 +73,17 @@ def save_pretrained(
         folder,
         name=name,
         kind="encoder",
+        # Whoever has the head needs the names of its outputs.
+        task={"name": "tile classes", "classes": list(table.classes)} if "classes.weight" in kept else None,
+        task={"name": "tile-classes", "classes": classes} if classes else None,
         model={"type": "timm", "parameters": _parameters(start, mpp)},
         grid={"tile_px": tile_px, "mpp": mpp, "overlap_px": 0, "min_tissue": 0.25},
         tensors=network_tensors(trained.network, half),
         training=training_facts(start, trained, method, table),
         card=card(name, start, method, table, tile_px, mpp),
         licence=start.licence,
-        notice=notice or start.notice,
+        # Changed weights stay under the start's terms, whatever they are: `terms.inherit` says so in the notice.
+        notice=inherit(start.entry(), start.licence, notice)[1],
         extra_files=extra,
     )
 
@@ -121,8 +132,9 @@ def training_facts(start: Encoder, trained: Pretrained, method: Method, table: T
     """Return what a bundle says of its training: what it saw above all, so that nobody tests on it."""
     return {
         "method": method.name,
+        "identity": dict(trained.identity),
         "settings": asdict(method.settings),
-        "start": {"name": start.name, "digest": start.digest, "warning": start.warning},
+        "start": {**start.entry(), "warning": start.warning},
         "slides": sorted({facts.content_id for facts in table.slides if facts.content_id}),
         "patients": list(table.patients),
         "tiles": len(table),
