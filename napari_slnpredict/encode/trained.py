@@ -74,8 +74,7 @@ def save_pretrained(
         name=name,
         kind="encoder",
         # Whoever has the head needs the names of its outputs.
-        task={"name": "tile classes", "classes": list(table.classes)} if "classes.weight" in kept else None,
-        task={"name": "tile-classes", "classes": classes} if classes else None,
+        task={"name": "tile classes", "classes": classes} if classes else None,
         model={"type": "timm", "parameters": _parameters(start, mpp)},
         grid={"tile_px": tile_px, "mpp": mpp, "overlap_px": 0, "min_tissue": 0.25},
         tensors=network_tensors(trained.network, half),
