@@ -49,6 +49,9 @@ class Partial:
     ``features``            ``(indices (k,) int64, features (k, d))`` just computed or found
     ``so_far``              `explanation.SoFar`: grows while tiles are embedded; for questions asked meanwhile
     ``attention``           `slide.grid.TileMap`, NaN where nothing is known yet
+    ``classes``             `tile_classes.TileClasses`, NaN where nothing is known yet
+    ``step``, ``probe``     `encode.pretrain.Step`: a training's curve grows
+    ``note``                a line for the user that is no warning
     ======================  ==========================================================
     """
 

@@ -15,7 +15,7 @@ import typer
 from napari_slnpredict import __version__
 from napari_slnpredict.errors import SlnPredictError, one_line
 
-from . import demo, doctor, embed, info, models, phantom, predict, view
+from . import demo, doctor, embed, info, models, phantom, predict, pretrain, view
 
 app = typer.Typer(
     name="slnpredict",
@@ -37,6 +37,7 @@ for command, run in (
     ("phantom", phantom.phantom),
 ):
     app.command(command)(run)
+app.add_typer(pretrain.pretrain, name="pretrain")
 
 
 def _version(wanted: bool) -> None:

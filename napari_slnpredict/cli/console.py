@@ -74,6 +74,15 @@ class Screen:
         elif isinstance(event, Warn):
             self.say(f"{self._heads.get(place, '')}  warning: {event.message}", "yellow")
 
+    def describe(self, text: str, place: int | None = None) -> None:
+        """Put words beside a slide's bar; the bar goes on."""
+        place = self._last if place is None else place
+        task = self._tasks.get(place)
+        if self._bar is not None and task is not None:
+            from rich.markup import escape
+
+            self._bar.update(task, description=escape(f"{self._heads[place]}  {text}"))
+
     def say(self, text: str, style: str = "") -> None:
         """Print a line above the bars; the text is shown as it is."""
         self.console.print(text, style=style or None, markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ def save_checkpoint(folder: Path, module: Any, optimiser: Any, facts: dict[str, 
     write_file(folder / FILE, tensor_bytes(tensors))
 
 
+def refuse_other(theirs: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:
+    """Raise `DataError` when a folder belongs to another training; the first difference is named, both ways."""
+    for name in identity:
+        if theirs.get(name) != identity[name]:
+            raise DataError(
+                f"this folder holds a training with {name} {theirs.get(name)!r}, asked is {identity[name]!r}",
+                file=folder,
+                do="choose another --out, or remove that folder to begin anew",
+            )
+
+
 def load_checkpoint(folder: Path, module: Any, optimiser: Any, identity: dict[str, Any]) -> dict[str, Any] | None:
     """Put a checkpoint's values in place; return its facts, None when there is no checkpoint.
 
@@ -49,13 +61,7 @@ def load_checkpoint(folder: Path, module: Any, optimiser: Any, identity: dict[st
         theirs = facts["identity"]
     except (KeyError, ValueError, TypeError) as error:
         raise DataError("is not a training's checkpoint", file=path, do="choose another --out") from error
-    for name in identity:
-        if theirs.get(name) != identity[name]:
-            raise DataError(
-                f"this folder holds a training with {name} {theirs.get(name)!r}, asked is {identity[name]!r}",
-                file=folder,
-                do="choose another --out, or remove that folder to begin anew",
-            )
+    refuse_other(theirs, identity, folder)
     torch = import_torch()
     own = module.state_dict()
     module.load_state_dict({name: torch.from_numpy(np.array(tensors[f"module.{name}"])).to(own[name]) for name in own})

@@ -42,6 +42,11 @@ class JoinedTiles:
         """What went wrong while reading."""
         return tuple(note for part in self.parts for note in getattr(part, "notes", ()))
 
+    @property
+    def left_out(self) -> tuple[tuple[str, str, str], ...]:
+        """Name, kind of error and message of each slide that could not be used."""
+        return tuple(one for part in self.parts for one in getattr(part, "left_out", ()))
+
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return tiles (k, p, p, 3)."""
         wanted = np.asarray(rows, np.int64).reshape(-1)

@@ -1,7 +1,7 @@
 """What a way of training an encoder is: which tiles a step reads, what the network sees of them, and the loss.
 
-A method is one file. `pretrain` runs any of them; the command line and the viewer make their flags and fields from its
-settings, a frozen dataclass whose fields say what they mean.
+A method is one file and a line in `methods`. `pretrain` runs any of them; the command line and the viewer make their
+flags and fields from its settings, a frozen dataclass whose fields say what they mean (`option`).
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ from numpy.typing import NDArray
 
 from napari_slnpredict.torch_door import import_torch
 
+from .option import option
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from .tile_table import TileTable
 
 
-def option(default: Any, text: str, unit: str = "") -> Any:
-    """Return a dataclass field of settings with the words a command's help and a form show."""
-    return field(default=default, metadata={"text": text, "unit": unit})
-
-
 @dataclass(frozen=True)
 class Schedule:
     """Settings every method has."""
 
-    steps: int = option(2000, "Steps of training")
-    batch: int = option(128, "Tiles (or pairs of tiles) a step, over all devices")
-    rate: float = option(3e-4, "Highest learning rate; it rises over a twentieth of the steps, then falls as a cosine")
-    weight_decay: float = option(1e-4, "Weight decay of AdamW")
-    seed: int = option(0, "Everything random follows from this and the step's number")
-    checkpoint_minutes: float = option(5.0, "How much work a killed run may cost", "min")
-    probe_every: int = option(200, "Steps between looks at held-out tiles")
-    patience: int = option(0, "Looks without gain after which training stops early; 0: never")
+    steps: int = option(600, "Steps of training", low=1, main=True)
+    batch: int = option(64, "Tiles (or pairs of tiles) a step, over all devices", low=2, main=True)
+    rate: float = option(
+        3e-4,
+        "Highest learning rate; it rises over a twentieth of the steps, then falls as a cosine",
+        low=0,
+        main=True,
+    )
+    weight_decay: float = option(1e-4, "Weight decay of AdamW", low=0)
+    seed: int = option(0, "Everything random follows from this and the step's number", low=0)
+    checkpoint_minutes: float = option(5.0, "How much work a killed run may cost", "min", low=0)
+    probe_every: int = option(100, "Steps between looks at tiles that are kept apart", low=1)
+    patience: int = option(0, "Looks without gain after which training stops early; 0 never does", low=0)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,14 @@ from napari_slnpredict.torch_door import import_torch
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .collapse import Alarm, health
-from .method import Batch, Method, Schedule
+from .devices import accelerator_for, agreed, with_joint_statistics
+from .method import Batch, Loss, Method, Schedule, gather
 from .prefetch import prefetch
 from .record import Encoder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .tile_table import TileData, TileTable
 
 #: Steps between looks at how vectors are spread; a look costs less than a step by far.
@@ -58,6 +61,8 @@ class Pretrained:
         Whether patience ended it.
     notes : tuple of str
         What the method left out.
+    identity : dict
+        What two trainings share that end with the same encoder.
     """
 
     network: Any
@@ -66,6 +71,7 @@ class Pretrained:
     probes: tuple[Step, ...] = ()
     early: bool = False
     notes: tuple[str, ...] = ()
+    identity: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def pretrain(
@@ -105,6 +111,8 @@ def pretrain(
     ------
     DataError
         Tiles that do not do for the method, a loss that is not a number, a collapse, a folder of another training.
+    ResourceError
+        No such device or precision.
     """
     tile_um = data.tile_px * (data.mpp or 1.0)
     method.prepare(data.table, tile_um)
@@ -142,6 +150,18 @@ def learning_rate(settings: Schedule, step: int) -> float:
     return settings.rate * min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
 
 
+def identity_of(method: Method, start: Encoder, data: TileData) -> dict[str, Any]:
+    """Return what two runs must share for one to go on from the other, as JSON knows it."""
+    settings = dataclasses.asdict(method.settings)
+    return {
+        "method": method.name,
+        **{name: value for name, value in settings.items() if name not in ("checkpoint_minutes", "probe_every")},
+        "start": start.digest,
+        "tiles": _table_digest(data.table),
+        "tile_px": data.tile_px,
+    }
+
+
 class _Run:
     """The state of one training on one process."""
 
@@ -150,8 +170,8 @@ class _Run:
     ) -> None:
         torch = import_torch()
         self.data, self.start, self.method, self.folder = data, start, method, folder
-        self.settings = method.settings
-        self.accelerator = _accelerator(device, precision)
+        self.settings, self.identity = method.settings, identity_of(method, start, data)
+        self.accelerator = accelerator_for(device, precision)
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         if self.settings.batch % self.world:
             raise DataError(f"a batch of {self.settings.batch} cannot be shared by {self.world} devices")
@@ -163,8 +183,7 @@ class _Run:
             learner.parameters(), lr=self.settings.rate, weight_decay=self.settings.weight_decay
         )
         if self.world > 1 and not network.frozen:
-            # Otherwise a device's batch statistics tell it which tiles are its own, and the loss is cheated.
-            learner = torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)
+            learner = with_joint_statistics(learner, self.accelerator.device.type)
         self.learner, self.optimiser = self.accelerator.prepare(learner, optimiser)
         self.mean = torch.tensor(start.mean, device=self.accelerator.device).reshape(1, 3, 1, 1)
         self.std = torch.tensor(start.std, device=self.accelerator.device).reshape(1, 3, 1, 1)
@@ -186,23 +205,9 @@ class _Run:
         patience = self.settings.patience
         return 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
 
-    def identity(self) -> dict[str, Any]:
-        """Return what two runs must share for one to go on from the other."""
-        return {
-            "method": self.method.name,
-            **{
-                name: value
-                for name, value in dataclasses.asdict(self.settings).items()
-                if name not in ("checkpoint_minutes", "probe_every")
-            },
-            "start": self.start.digest,
-            "tiles": _table_digest(self.data.table),
-            "tile_px": self.data.tile_px,
-        }
-
     def resume(self) -> int:
         """Return how many steps an earlier run has done; its state is in place."""
-        facts = load_checkpoint(self.folder, self.module, self.optimiser, self.identity())
+        facts = load_checkpoint(self.folder, self.module, self.optimiser, self.identity)
         if facts is None:
             return 0
         self.done = self.saved = int(facts["done"])
@@ -225,15 +230,15 @@ class _Run:
         batch = Batch(tiles, rows.T, step, rng)
         self.learner.train()
         seen = ((self.method.views(batch) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with self.accelerator.autocast():
+        with torch.random.fork_rng(devices=[]), self.accelerator.autocast():
+            torch.manual_seed(_seed(self.settings.seed, step, self.rank, 1))  # networks may drop features at random
             features, out = self.learner(seen)
         loss = self.method.loss(features, out, batch)
         if not bool(torch.isfinite(loss.total)):
             self.sound = False
+            kept = f"; the checkpoint of step {self.saved} is kept" if self.saved > 0 else ""
             raise DataError(
-                f"the loss of step {step} is not a number",
-                file=self.folder,
-                do=f"lower the learning rate; the checkpoint of step {max(self.saved, 0)} is kept",
+                f"the loss of step {step} is not a number", file=self.folder, do=f"lower the learning rate{kept}"
             )
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.settings, step)
@@ -242,17 +247,22 @@ class _Run:
         self.accelerator.clip_grad_norm_(self.learner.parameters(), _LONGEST_GRADIENT)
         self.optimiser.step()
         if step % _LOOK_EVERY == 0:
-            seen_health = health(loss.vectors, loss.far)
-            self.sound = not seen_health.complaint
-            self.alarm.look(seen_health, step)
+            self._watch(loss, step)
         self.done = step + 1
         done = Step(self.done, {"loss": float(loss.total.detach()), **loss.figures})
         self.curve.append(done)
         return done
 
+    def _watch(self, loss: Loss, step: int) -> None:
+        """Look for a collapse, over the tiles of all devices: one that stopped alone would leave the others waiting."""
+        far = None if loss.far is None else _joint_mean(loss.far)
+        seen = health(gather(loss.vectors.detach()), far)
+        self.sound = not seen.complaint
+        self.alarm.look(seen, step)
+
     def look(self, probe: Probe, number: int) -> Step:
         """Judge held-out tiles with the network as it is."""
-        self.probes.append(Step(number, dict(probe(self._features))))
+        self.probes.append(Step(number, agreed(self.accelerator, lambda: dict(probe(self._features)))))
         return self.probes[-1]
 
     def _features(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -279,7 +289,7 @@ class _Run:
         if not self.sound or self.done == self.saved or not self.accelerator.is_main_process:
             return
         facts = {
-            "identity": self.identity(),
+            "identity": self.identity,
             "done": self.done,
             "curve": [[line.number, dict(line.figures)] for line in self.curve],
             "probes": [[line.number, dict(line.figures)] for line in self.probes],
@@ -291,7 +301,17 @@ class _Run:
         """Return what was learned."""
         module = self.module.cpu().eval()
         notes = tuple(self.method.notices())
-        return Pretrained(module.network, module.heads, tuple(self.curve), tuple(self.probes), self.early, notes)
+        return Pretrained(
+            module.network, module.heads, tuple(self.curve), tuple(self.probes), self.early, notes, self.identity
+        )
+
+
+def _joint_mean(values: Tensor) -> Tensor:
+    """Return the mean over all devices, (1,), or (0,) when there are no values; devices may have different numbers."""
+    torch = import_torch()
+    sums = gather(torch.stack([values.sum(), torch.full_like(values.sum(), len(values))])[None]).sum(dim=0)
+    mean: Tensor = sums[:1] / sums[1:] if float(sums[1]) else sums[:0]
+    return mean
 
 
 def _seed(*parts: int) -> int:
@@ -313,15 +333,6 @@ def _learner(network: Any, heads: Any) -> Any:
             return features, self.heads(features)
 
     return Learner().to(memory_format=torch.channels_last)
-
-
-def _accelerator(device: str, precision: str) -> Any:
-    import_torch()
-    from accelerate import Accelerator
-
-    from .engines import choose_device
-
-    return Accelerator(mixed_precision=precision, cpu=choose_device(device).name == "cpu")
 
 
 def _table_digest(table: TileTable) -> str:

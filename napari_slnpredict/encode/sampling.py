@@ -39,6 +39,10 @@ MOST_ENLARGED = 2.0
 _PATIENCE, _STAND_INS = 2, 20
 
 
+#: Name, kind of error and message of a slide that is left out.
+LeftOut = tuple[str, str, str]
+
+
 @dataclass(frozen=True)
 class SlideSource:
     """One slide tiles are drawn from.
@@ -91,6 +95,7 @@ def slide_tiles(rows: Sequence[Row], spec: GridSpec, *, most: int | None = None)
     yield Stage("tiles", "Finding tiles", len(rows), "slides")
     meter, tell = Meter(len(rows)), Throttle()
     found: list[_Found] = []
+    left_out: list[LeftOut] = []
     seen: dict[str, Path] = {}
     for row in rows:
         try:
@@ -101,6 +106,7 @@ def slide_tiles(rows: Sequence[Row], spec: GridSpec, *, most: int | None = None)
             for note in notes:
                 yield Warn(note)
         except (SlnPredictError, OSError) as error:
+            left_out.append((row.slide or one_line(row.path.name, 80), type(error).__name__, one_line(error)))
             yield Warn(f"left out: {_named(error, row.path)}")
         meter.done += 1
         if tell():
@@ -110,7 +116,7 @@ def slide_tiles(rows: Sequence[Row], spec: GridSpec, *, most: int | None = None)
             f"none of {len(rows)} slides gave a tile of {spec.tile_px} px at {spec.mpp:g} um/px",
             do="see the warnings; give slides with tissue and a pixel size",
         )
-    return SlideTiles(_sources(found), _table(found), spec)
+    return SlideTiles(_sources(found), _table(found), spec, tuple(left_out))
 
 
 def _named(error: Exception, path: Path) -> str:
@@ -187,10 +193,14 @@ class SlideTiles:
         Tiles of one slide stand together, in the order of its file.
     spec : GridSpec
     sources : tuple of SlideSource
+    left_out : tuple of LeftOut
+        Slides that could not be used at all.
     """
 
-    def __init__(self, sources: tuple[SlideSource, ...], table: TileTable, spec: GridSpec) -> None:
-        self.table, self.spec, self.sources = table, spec, sources
+    def __init__(
+        self, sources: tuple[SlideSource, ...], table: TileTable, spec: GridSpec, left_out: tuple[LeftOut, ...] = ()
+    ) -> None:
+        self.table, self.spec, self.sources, self.left_out = table, spec, sources, left_out
         self._shelf = _Shelf(sources)
         self._lock = threading.Lock()
         self._failures: Counter[int] = Counter()

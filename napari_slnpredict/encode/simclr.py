@@ -16,7 +16,8 @@ from napari_slnpredict.errors import DataError
 from napari_slnpredict.torch_door import import_torch
 
 from .augment import ViewSpec, views
-from .method import Batch, Loss, Schedule, draw_rows, gather, option
+from .method import Batch, Loss, Schedule, draw_rows, gather
+from .option import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,11 +59,13 @@ def projection_head(width: int, out: int) -> Any:
 class SimClrSettings(Schedule):
     """Settings of `SimClr`."""
 
-    temperature: float = option(0.2, "Temperature of the loss")
-    projection: int = option(128, "Width of the space the loss is computed in")
-    least_crop: float = option(0.4, "Least share of a tile's area a view keeps: less would change its magnification")
-    stain: float = option(0.3, "How far views change the amount of each dye, as a share")
-    blur_px: float = option(1.0, "Largest width of the blur", "px")
+    temperature: float = option(0.2, "Temperature of the loss", low=0.01, high=10)
+    projection: int = option(128, "Width of the space the loss is computed in", low=2)
+    least_crop: float = option(
+        0.4, "Least share of a tile's area a view keeps; less would change its magnification", low=0.05, high=1
+    )
+    stain_jitter: float = option(0.3, "How far views change the amount of each dye, as a share", low=0, high=1)
+    blur_px: float = option(1.0, "Largest width of the blur", "px", low=0, high=10)
 
 
 class SimClr:
@@ -73,7 +76,7 @@ class SimClr:
     def __init__(self, settings: SimClrSettings | None = None) -> None:
         self.settings: SimClrSettings = settings or SimClrSettings()
         s = self.settings
-        self._views = ViewSpec(crop=(s.least_crop, 1.0), stain=s.stain, blur_px=s.blur_px)
+        self._views = ViewSpec(crop=(s.least_crop, 1.0), stain=s.stain_jitter, blur_px=s.blur_px)
 
     def prepare(self, table: TileTable, tile_um: float) -> None:
         """Refuse what cannot be contrasted: one tile has no others to differ from."""

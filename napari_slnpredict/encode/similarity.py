@@ -18,7 +18,8 @@ from napari_slnpredict.errors import DataError
 from napari_slnpredict.torch_door import import_torch
 
 from .augment import ViewSpec, views
-from .method import Batch, Loss, Schedule, option
+from .method import Batch, Loss, Schedule
+from .option import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -201,11 +202,13 @@ def near_far(descriptors: NDArray[np.float32], pairs: Pairs) -> tuple[float, flo
 class SimilaritySettings(Schedule):
     """Settings of `Similarity`."""
 
-    near_um: float = option(450.0, "Tiles this close on one piece of tissue are alike", "um")
-    far_um: float = option(1700.0, "Tiles at least this far apart on one slide are not", "um")
-    margin: float = option(1.0, "Distance beyond which far tiles are left alone; unit vectors lie at most 2 apart")
-    descriptor: int = option(128, "Length of a descriptor")
-    stain: float = option(0.1, "How far views change the amount of each dye, as a share")
+    near_um: float = option(450.0, "Tiles this close on one piece of tissue are alike", "um", low=1, main=True)
+    far_um: float = option(1700.0, "Tiles at least this far apart on one slide are not", "um", low=1, main=True)
+    margin: float = option(
+        1.0, "Distance beyond which far tiles are left alone; unit vectors lie at most 2 apart", low=0, high=2
+    )
+    descriptor: int = option(128, "Length of a descriptor", low=2)
+    stain_jitter: float = option(0.1, "How far views change the amount of each dye, as a share", low=0, high=1)
 
 
 class Similarity:
@@ -215,7 +218,7 @@ class Similarity:
 
     def __init__(self, settings: SimilaritySettings | None = None) -> None:
         self.settings: SimilaritySettings = settings or SimilaritySettings()
-        self._views = ViewSpec(crop=(1.0, 1.0), stain=self.settings.stain, blur_px=0.5)
+        self._views = ViewSpec(crop=(1.0, 1.0), stain=self.settings.stain_jitter, blur_px=0.5)
 
     def prepare(self, table: TileTable, tile_um: float) -> None:
         """Refuse tissue that has no near and far pairs."""

@@ -20,7 +20,8 @@ from napari_slnpredict.slide.stain import REFERENCE, FitSpec, find_normaliser, f
 from napari_slnpredict.torch_door import import_torch
 
 from .augment import ViewSpec, views
-from .method import Batch, Loss, Schedule, draw_rows, gather, option
+from .method import Batch, Loss, Schedule, draw_rows, gather
+from .option import option
 from .simclr import nt_xent, projection_head
 from .supervised import check_labels
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .tile_table import TileTable
 
 TARGETS = ("batch", "each", "reference")
+MODES = ("pretrain", "joint")
 #: Share of tiles without a usable stain from which the user is told.
 _MANY = 0.05
 _LOOK = FitSpec(every=2, least_px=100)
@@ -39,14 +41,19 @@ _LOOK = FitSpec(every=2, least_px=100)
 class StainInvariantSettings(Schedule):
     """Settings of `StainInvariant`."""
 
-    normaliser: str = option("macenko", "How a stain is found and given: macenko, vahadane or reinhard")
-    target: str = option("batch", "Whose stain: one image of the batch, another one for each, or the reference stain")
-    temperature: float = option(0.2, "Temperature of the loss")
-    projection: int = option(128, "Width of the space the loss is computed in")
-    least_crop: float = option(0.4, "Least share of a tile's area a view keeps")
-    jitter: float = option(0.0, "How far views change the amount of each dye besides, as a share")
+    mode: str = option("pretrain", "Without labels, or jointly with those of the tiles", choices=MODES, main=True)
+    normaliser: str = option(
+        "macenko", "How a stain is found and given", choices=("macenko", "vahadane", "reinhard"), main=True
+    )
+    target: str = option(
+        "batch", "Whose stain: one image of the batch, another for each, the reference", choices=TARGETS, main=True
+    )
+    temperature: float = option(0.2, "Temperature of the loss", low=0.01, high=10)
+    projection: int = option(128, "Width of the space the loss is computed in", low=2)
+    least_crop: float = option(0.4, "Least share of a tile's area a view keeps", low=0.05, high=1)
+    stain_jitter: float = option(0.0, "How far views change the amount of each dye besides, as a share", low=0, high=1)
     same_geometry: bool = option(False, "Turn and crop both versions alike: contrast stain alone")
-    labels: float = option(0.0, "Weight of the labels' cross-entropy beside the contrast (joint training); 0: none")
+    label_weight: float = option(1.0, "Weight of the labels' cross-entropy in joint training", low=0)
 
 
 def contrast_of_kept(first: Tensor, second: Tensor, kept: Tensor, temperature: float) -> Tensor:
@@ -77,16 +84,19 @@ class StainInvariant:
         self._normaliser = find_normaliser(s.normaliser)
         if s.target not in TARGETS:
             raise DataError(f"no choice of target {s.target!r}", do=f"known are {', '.join(TARGETS)}")
+        if s.mode not in MODES:
+            raise DataError(f"no mode {s.mode!r}", do=f"known are {', '.join(MODES)}")
+        self._joint = s.mode == "joint"
         if s.target == "reference" and s.normaliser == "reinhard":
             raise DataError("the reference stain is a pair of dyes, which Reinhard's method does not know")
-        self._views = ViewSpec(crop=(s.least_crop, 1.0), stain=s.jitter, offset=0, tilt=0, gamma=0)
+        self._views = ViewSpec(crop=(s.least_crop, 1.0), stain=s.stain_jitter, offset=0, tilt=0, gamma=0)
         self._seen = self._failed = 0
 
     def prepare(self, table: TileTable, tile_um: float) -> None:
         """Refuse what cannot be contrasted; joint training needs labels."""
         if len(table) < 2:
             raise DataError(f"{len(table)} tiles cannot be told apart", do="give more tissue")
-        if self.settings.labels:
+        if self._joint:
             check_labels(table)
         self._table = table
 
@@ -98,7 +108,7 @@ class StainInvariant:
         """Return the projection and, in joint training, the classifier."""
         torch = import_torch()
         layers = {"projection": projection_head(width, self.settings.projection)}
-        if self.settings.labels:
+        if self._joint:
             layers["classes"] = torch.nn.Linear(width, len(self._table.classes))
 
         class Heads(torch.nn.ModuleDict):  # type: ignore[misc,name-defined]
@@ -151,12 +161,12 @@ class StainInvariant:
         kept = batch.notes["kept"].to(first.device)
         total = contrast_of_kept(first, second, kept, self.settings.temperature)
         figures = {"contrast": float(total.detach()), "kept": float(kept.float().mean())}
-        if self.settings.labels:
+        if self._joint:
             labels = torch.from_numpy(np.tile(self._table.label[batch.rows[:, 0]], 2)).to(first.device)
             if bool((labels >= 0).any()):
                 named = torch.nn.functional.cross_entropy(out["classes"].float(), labels, ignore_index=-1)
                 figures["labels"] = float(named.detach())
-                total = total + self.settings.labels * named
+                total = total + self.settings.label_weight * named
         return Loss(total, figures, features)
 
     def kept(self, heads: Any) -> dict[str, Any]:

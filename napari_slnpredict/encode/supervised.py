@@ -12,7 +12,8 @@ from napari_slnpredict.errors import DataError
 from napari_slnpredict.torch_door import import_torch
 
 from .augment import ViewSpec, views
-from .method import Batch, Loss, Schedule, option
+from .method import Batch, Loss, Schedule
+from .option import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 class SupervisedSettings(Schedule):
     """Settings of `Supervised`."""
 
-    smoothing: float = option(0.05, "Part of each label spread over all classes")
-    least_crop: float = option(0.6, "Least share of a tile's area a view keeps")
-    stain: float = option(0.3, "How far views change the amount of each dye, as a share")
+    smoothing: float = option(0.05, "Part of each label spread over all classes", low=0, high=0.9)
+    least_crop: float = option(0.6, "Least share of a tile's area a view keeps", low=0.05, high=1)
+    stain_jitter: float = option(0.3, "How far views change the amount of each dye, as a share", low=0, high=1)
 
 
 def check_labels(table: TileTable) -> NDArray[np.int64]:
@@ -58,7 +59,7 @@ class Supervised:
     def __init__(self, settings: SupervisedSettings | None = None) -> None:
         self.settings: SupervisedSettings = settings or SupervisedSettings()
         s = self.settings
-        self._views = ViewSpec(crop=(s.least_crop, 1.0), stain=s.stain)
+        self._views = ViewSpec(crop=(s.least_crop, 1.0), stain=s.stain_jitter)
 
     def prepare(self, table: TileTable, tile_um: float) -> None:
         """Refuse tiles without labels, or with one class."""

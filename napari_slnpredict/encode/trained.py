@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 HEADS = "heads.safetensors"
 #: In it: the classifier's names as UTF-8 JSON, so that the hash of the weights covers their order.
 CLASS_NAMES = "classes.names"
-_CURVE = 200
+_CURVE, _MOST_PICTURES = 200, 50_000
 
 
 def save_pretrained(
@@ -134,7 +135,8 @@ def training_facts(start: Encoder, trained: Pretrained, method: Method, table: T
         "identity": dict(trained.identity),
         "settings": asdict(method.settings),
         "start": {**start.entry(), "warning": start.warning},
-        "slides": sorted({facts.content_id for facts in table.slides if facts.content_id}),
+        "slides": sorted({facts.content_id or facts.slide_id for facts in table.slides}),
+        **_pictures(table),
         "patients": list(table.patients),
         "tiles": len(table),
         "curve": _thinned(trained.curve),
@@ -147,6 +149,12 @@ def training_facts(start: Encoder, trained: Pretrained, method: Method, table: T
             "timm": import_timm().__version__,
         },
     }  # fmt: skip
+
+
+def _pictures(table: TileTable) -> dict[str, list[str]]:
+    """Return the pictures that were seen, by hashes of their names; nothing where they are too many for a record."""
+    names = sorted({hashlib.sha256(name.encode()).hexdigest()[:16] for name in set(table.names) if name})
+    return {"files": names} if 0 < len(names) <= _MOST_PICTURES else {}
 
 
 def _thinned(steps: tuple[Step, ...]) -> list[Mapping[str, float]]:

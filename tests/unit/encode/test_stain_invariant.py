@@ -90,7 +90,7 @@ def test_each_tile_can_have_its_own_target_and_the_reference_excludes_none() -> 
 
 def test_joint_training_adds_the_labels_of_both_versions_and_keeps_the_classifier() -> None:
     """`joint` would be `pretrain` under another name."""
-    method = StainInvariant(StainInvariantSettings(batch=8, labels=1.0))
+    method = StainInvariant(StainInvariantSettings(batch=8, mode="joint"))
     batch = a_batch(method)
     heads = method.heads(6)
     method.views(batch)
