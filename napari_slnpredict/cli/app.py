@@ -15,7 +15,7 @@ import typer
 from napari_slnpredict import __version__
 from napari_slnpredict.errors import SlnPredictError, one_line
 
-from . import demo, doctor, embed, info, models, phantom, predict, pretrain, view
+from . import demo, doctor, embed, index, info, models, phantom, predict, pretrain, search, view
 
 app = typer.Typer(
     name="slnpredict",
@@ -29,6 +29,8 @@ for command, run in (
     ("view", view.view),
     ("predict", predict.predict),
     ("embed", embed.embed),
+    ("index", index.index),
+    ("search", search.search),
     ("info", info.info),
     ("doctor", doctor.doctor),
     ("demo", demo.demo),

@@ -34,5 +34,8 @@ def _expand(path: Path) -> Iterable[Input]:
         return items
     if path.suffix.lower() == ".csv":
         table = one_line(path.name, 80)
-        return [Input(row.path, row.mpp, row.slide, f"line {row.line} of {table}") for row in read_cohort(path).rows]
+        return [
+            Input(row.path, row.mpp, row.slide, f"line {row.line} of {table}", row.patient, row.label)
+            for row in read_cohort(path).rows
+        ]
     return [Input(path)]

@@ -23,12 +23,16 @@ class Input:
         What a table calls the slide; "": its file's stem.
     source : str
         Where a table names it ("line 7 of cohort.csv"), for messages.
+    patient, label : str
+        What a table says; "" where it does not.
     """
 
     path: Path
     mpp: float | None = None
     name: str = ""
     source: str = ""
+    patient: str = ""
+    label: str = ""
 
     @property
     def stem(self) -> str:
