@@ -51,6 +51,7 @@ class Partial:
     ``attention``           `slide.grid.TileMap`, NaN where nothing is known yet
     ``classes``             `tile_classes.TileClasses`, NaN where nothing is known yet
     ``step``, ``probe``     `encode.pretrain.Step`: a training's curve grows
+    ``curve``               ``(steps, probes)`` of the training that is gone on with
     ``note``                a line for the user that is no warning
     ======================  ==========================================================
     """

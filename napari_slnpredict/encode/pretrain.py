@@ -121,7 +121,8 @@ def pretrain(
     settings = method.settings
     yield Stage("pretrain", f"Training an encoder by {method.name}", settings.steps, "steps")
     if found:
-        yield Warn(f"goes on from step {found} of an earlier run")
+        yield Partial("curve", (tuple(run.curve), tuple(run.probes)))
+        yield Partial("note", f"goes on from step {found} of an earlier run")
     meter, tell = Meter(settings.steps, found, found), Throttle(0.5)
     tiles = prefetch(data.read, run.own_rows, found, settings.steps, threads=readers)
     try:

@@ -88,13 +88,13 @@ class Row(QWidget):
 class Fold(QWidget):
     """A section with a heading that folds it."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, *, opened: bool = True) -> None:
         super().__init__()
         self._title = title
         self._head = QPushButton()
         self._head.setObjectName("slnFold")
         self._head.setCheckable(True)
-        self._head.setChecked(True)
+        self._head.setChecked(opened)
         self._head.toggled.connect(self._fold)
         line = QFrame()
         line.setFrameShape(QFrame.Shape.HLine)
@@ -108,7 +108,7 @@ class Fold(QWidget):
         layout.setSpacing(2)
         for widget in (line, self._head, self.body):
             layout.addWidget(widget)
-        self._fold(True)
+        self._fold(opened)
 
     def add(self, *widgets: QWidget) -> None:
         """Add widgets below each other."""
