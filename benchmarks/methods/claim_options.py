@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_slnpredict.encode.encoder import load_encoder
-from napari_slnpredict.encode.record import Encoder
+from napari_slnpredict.encode.record import Encoder, for_tiles
 from napari_slnpredict.slide.grid import GridSpec
 from napari_slnpredict.torch_door import import_torch
 
@@ -62,7 +61,7 @@ def start_of(options: argparse.Namespace) -> Encoder:
         name = f"local:{weights}" if weights and weights.is_file() else UNTRAINED
     encoder = load_encoder(name)
     print(f"all arms start from {encoder.name}" + (f" ({encoder.warning})" if encoder.warning else ""), file=sys.stderr)
-    return dataclasses.replace(encoder, tile_px=options.tile)
+    return for_tiles(encoder, options.tile)
 
 
 def grid_of(options: argparse.Namespace) -> GridSpec:
