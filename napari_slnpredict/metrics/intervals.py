@@ -67,7 +67,7 @@ def bootstrap(
     """
     truth, said = np.asarray(labels).ravel(), np.asarray(predictions, np.float64)
     values = np.array([metric(truth[rows], said[rows]) for rows in draw_patients(truth, patients, draws, seed)])
-    return _percentiles(metric(truth, said), values, level, f"bootstrap of patients, {draws} draws")
+    return percentiles(metric(truth, said), values, level, f"bootstrap of patients, {draws} draws")
 
 
 def paired_bootstrap(
@@ -87,7 +87,7 @@ def paired_bootstrap(
     rows_of = draw_patients(truth, patients, draws, seed)
     values = np.array([metric(truth[rows], one[rows]) - metric(truth[rows], other[rows]) for rows in rows_of])
     value = metric(truth, one) - metric(truth, other)
-    return _percentiles(value, values, level, f"paired bootstrap of patients, {draws} draws")
+    return percentiles(value, values, level, f"paired bootstrap of patients, {draws} draws")
 
 
 def draw_patients(labels: ArrayLike, patients: ArrayLike | None, draws: int, seed: int) -> list[NDArray[np.int64]]:
@@ -177,7 +177,8 @@ def _logit_interval(value: float, deviation: float, method: str, level: float) -
     return Interval(value, low, high, method, level)
 
 
-def _percentiles(value: float, values: NDArray[np.float64], level: float, method: str) -> Interval:
+def percentiles(value: float, values: NDArray[np.float64], level: float, method: str) -> Interval:
+    """Return the interval that holds the middle `level` of a score's repetitions; what is not finite is left out."""
     usable = values[np.isfinite(values)]
     if not len(usable):
         return Interval(value, float("nan"), float("nan"), method, level)
