@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,36 @@ def write_file(
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
     return path
+
+
+def extend_file(path: Path, pieces: Iterable[bytes]) -> Iterator[int]:
+    """Append pieces to a file that grows over several runs (a download); yields its size after each piece.
+
+    What is in it may end anywhere: nobody may read it before its hash was checked, and then `write_file` puts it in
+    place by a rename (``write_file(place, path.replace)``).
+
+    Raises
+    ------
+    ResourceError
+        As `write_file`; what was written before stays. Errors of `pieces` pass as they are.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = path.open("ab")
+    except OSError as error:
+        raise _resource_error(error, path) from error
+    with target:
+        try:
+            for piece in pieces:
+                try:
+                    target.write(piece)
+                    target.flush()
+                except OSError as error:
+                    raise _resource_error(error, path) from error
+                yield target.tell()
+        finally:
+            with contextlib.suppress(OSError):
+                os.fsync(target.fileno())
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -22,6 +22,7 @@ from napari_slnpredict.errors import MissingWeights, ResourceError, SlnPredictEr
 from napari_slnpredict.files import digest_file, digest_json, write_file
 from napari_slnpredict.settings import Settings
 
+from .terms import inherit
 from .weights import read_tensors, refuse_pickles
 
 FORMAT = 1
@@ -255,8 +256,11 @@ def save_bundle(
         Markdown; front matter (``---``) is put before it when it has none.
     extra_files : mapping of str to bytes, optional
         Further files (``training/folds.csv``, ``check/tiles.safetensors``), hashed like the others.
+    encoder : mapping, optional
+        As `Encoder.entry` gives it: its terms go on to the model (`terms.inherit`).
     """
     folder = Path(folder)
+    licence, notice = inherit(encoder or {}, licence, notice)
     if not card.startswith("---\n"):
         card = (
             front_matter({"license": _hub_licence(licence), "library_name": "napari-slnpredict", "tags": [kind]}) + card

@@ -15,7 +15,7 @@ import typer
 from napari_slnpredict import __version__
 from napari_slnpredict.errors import SlnPredictError, one_line
 
-from . import demo, doctor, embed, index, info, models, phantom, predict, pretrain, search, view
+from . import demo, doctor, embed, encoders, index, info, models, phantom, predict, pretrain, search, view
 
 app = typer.Typer(
     name="slnpredict",
@@ -35,7 +35,7 @@ for command, run in (
     ("doctor", doctor.doctor),
     ("demo", demo.demo),
     ("models", models.models),
-    ("encoders", models.encoders),
+    ("encoders", encoders.encoders),
     ("phantom", phantom.phantom),
 ):
     app.command(command)(run)

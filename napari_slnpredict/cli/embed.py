@@ -77,6 +77,7 @@ def embed(
 def _embed_slides(named: list[Path], plan: EmbedPlan, shard: Shard, cluster: str | None, pseudonym: bool) -> Outcome:
     from dataclasses import replace
 
+    from napari_slnpredict.bundles.terms import terms_of
     from napari_slnpredict.encode.encoder import load_encoder
     from napari_slnpredict.files import check_writable
     from napari_slnpredict.many.out_folder import Failures
@@ -98,6 +99,7 @@ def _embed_slides(named: list[Path], plan: EmbedPlan, shard: Shard, cluster: str
         replace(plan, digest=encoder.digest),
         cut_shard(slides, shard),
         cluster=cluster,
+        notice=terms_of(encoder.name, encoder.licence, encoder.notice),
         on_change=lambda outcome: failures.write(outcome.failures) if failures else None,
     )
     if failures is not None:

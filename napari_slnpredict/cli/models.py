@@ -1,4 +1,4 @@
-"""`slnpredict models` and `slnpredict encoders`: what can be named, and whether it is here."""
+"""`slnpredict models`: what --model can name, and whether it can be used."""
 
 from __future__ import annotations
 
@@ -45,30 +45,6 @@ def _model_row(entry: Bundle | BrokenBundle) -> dict[str, Any]:
         "notice": bundle.notice,
         "usable": "yes",
     }
-
-
-def encoders(as_json: AsJson = False) -> None:
-    """List the encoders that --encoder can name, with size, licence, and whether their weights are here."""
-    from dataclasses import asdict
-
-    from napari_slnpredict.encode.listing import list_encoders
-    from napari_slnpredict.settings import load_settings
-
-    from .console import print_json, print_table
-
-    settings = load_settings()
-    rows = list_encoders(settings)
-    if as_json:
-        print_json({"format": 1, "command": "encoders", "encoders": [asdict(row) for row in rows]})
-        return
-    print_table(
-        ["name", "weights here", "features", "size", "licence", "source", ""],
-        [[r.name, "yes" if r.here else "no", str(r.dim or ""), megabytes(1e6 * r.megabytes) if r.megabytes else "",
-          r.licence, r.source, r.remark if r.here else ""] for r in rows],
-    )  # fmt: skip
-    import typer
-
-    typer.echo(f"\nAlso timm:<name> and local:<file or folder>. Weights go to {settings.models_dir}/<name>.safetensors")
 
 
 def megabytes(size: float) -> str:

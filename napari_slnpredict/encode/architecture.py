@@ -208,22 +208,40 @@ def load_tensors(network: Any, tensors: Mapping[str, NDArray[Any]], file: str = 
     torch = import_torch()
     own = network.state_dict()
     given = {name if name.startswith(PROJECTION) else f"net.{name}": value for name, value in tensors.items()}
+    check_shapes(network, {name: value.shape for name, value in tensors.items()}, file)
+    with torch.no_grad():
+        # One tensor at a time: a giant's weights are in memory twice then (the file's and the network's), not thrice.
+        for name, value in given.items():
+            own[name].copy_(torch.from_numpy(np.array(value)))
+    network.frozen = has_folded_norm(tensors)
+    network.eval()
+
+
+def check_shapes(network: Any, shapes: Mapping[str, tuple[int, ...]], file: str = "") -> None:
+    """Compare the tensors of a file with those of a network from `build_network` (on any device, meta too).
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        By timm's names, or ``projection.*``.
+
+    Raises
+    ------
+    BundleMismatch
+        A tensor too many, too few, or of another shape, named.
+    """
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    given = {name if name.startswith(PROJECTION) else f"net.{name}": tuple(shape) for name, shape in shapes.items()}
     # A counter of training steps that plays no part in a forward pass; files made without torch often lack it.
-    given.update({name: own[name].numpy() for name in own if name.endswith(_COUNTER) and name not in given})
-    missing = sorted(set(own) - set(given))
+    missing = sorted(name for name in set(own) - set(given) if not name.endswith(_COUNTER))
     unknown = sorted(set(given) - set(own))
     if missing or unknown:
         what = f"lacks {_some(missing)}" if missing else f"holds {_some(unknown)}, unknown to the network"
         raise BundleMismatch(f"the weights do not fit the network: it {what}", file=file or None, do=_WRONG_WEIGHTS)
-    for name, value in given.items():
-        if tuple(value.shape) != tuple(own[name].shape):
-            shapes = f"{tuple(value.shape)} instead of {tuple(own[name].shape)}"
-            raise BundleMismatch(f"tensor {_bare(name)} has shape {shapes}", file=file or None, do=_WRONG_WEIGHTS)
-    network.load_state_dict(
-        {name: torch.from_numpy(np.array(value)).to(own[name].dtype) for name, value in given.items()}, strict=True
-    )
-    network.frozen = has_folded_norm(tensors)
-    network.eval()
+    for name, shape in given.items():
+        if shape != own[name]:
+            wrong = f"tensor {_bare(name)} has shape {shape} instead of {own[name]}"
+            raise BundleMismatch(wrong, file=file or None, do=_WRONG_WEIGHTS)
 
 
 _WRONG_WEIGHTS = "check that these weights were made for this network"

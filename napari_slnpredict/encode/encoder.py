@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,13 @@ from napari_slnpredict.torch_door import import_timm
 
 from .architecture import Architecture, check_architecture, parse_create_model
 from .gate import CHECK
-from .listing import GROUP, EncoderRow, list_encoders
+from .obtain import head_prefixes, how_to_obtain, named, read_origin
 from .presets import IMAGENET, PRESETS, Preset
 from .record import ANY_SCALE, Encoder, encoder_from_parts
 
 DEFAULT = "hne-small"
+#: Other packages add encoders under this group of entry points.
+GROUP = "napari_slnpredict.encoders"
 
 
 def load_encoder(name: str, settings: Settings | None = None) -> Encoder:
@@ -57,7 +59,7 @@ def load_encoder(name: str, settings: Settings | None = None) -> Encoder:
     if colon and kind == "random":
         return _random(rest)
     if colon and kind == "local":
-        return _local(Path(rest).expanduser())
+        return _local(_found(Path(rest).expanduser(), settings))
     if name in PRESETS:
         return _preset(PRESETS[name], settings)
     for entry in entry_points(group=GROUP):
@@ -78,23 +80,23 @@ def _timm(name: str, settings: Settings) -> Encoder:
     architecture = Architecture(name)
     check_architecture(architecture)
     config = import_timm().models.get_pretrained_cfg(name, allow_unregistered=False)
-    weights = settings.models_dir / f"{name}.safetensors"
+    weights, sha256 = _weights_of(f"timm:{name}", settings)
+    return _from_timm(f"timm:{name}", architecture, config, weights, sha256)
+
+
+def _weights_of(name: str, settings: Settings) -> tuple[Path, str]:
+    """Return the file of a name's weights and the SHA-256 recorded when they were brought, "" where nobody did."""
+    wanted = named(name)
+    weights = wanted.path(settings)
     if not weights.is_file():
-        raise _missing(f"timm:{name}", weights, config.hf_hub_id if config else "")
-    return replace(_from_timm(f"timm:{name}", architecture, config, weights), warning="")
+        raise MissingWeights(
+            f"the weights of {name} are not on this machine ({weights})",
+            do=f"{how_to_obtain(wanted)}; or use {DEFAULT}; they are never replaced by random ones",
+        )
+    return weights, read_origin(weights).get("weights", "")
 
 
-def _missing(name: str, weights: Path, source: str | None) -> MissingWeights:
-    where = f" (model.safetensors of huggingface.co/{source})" if source else ""
-    return MissingWeights(
-        f"the weights of {name} are not on this machine",
-        do=f"put them{where} at {weights}, or use {DEFAULT}; they are never replaced by random ones",
-    )
-
-
-def _from_timm(name: str, architecture: Architecture, config: Any, weights: Path | None) -> Encoder:
-    classifier = (config.classifier if config else None) or ()
-    prefixes = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+def _from_timm(name: str, architecture: Architecture, config: Any, weights: Path | None, sha256: str = "") -> Encoder:
     size = config.input_size if config else (3, 224, 224)
     return encoder_from_parts(
         name,
@@ -104,7 +106,8 @@ def _from_timm(name: str, architecture: Architecture, config: Any, weights: Path
         std=_triple(config.std if config else IMAGENET[1], name),
         tile_px=int(size[-1]),
         licence=str((config.license if config else "") or ""),
-        head=tuple(f"{prefix}." for prefix in prefixes),
+        sha256=sha256,
+        head=head_prefixes(config),
     )
 
 
@@ -119,11 +122,9 @@ def _random(name: str) -> Encoder:
 
 
 def _preset(preset: Preset, settings: Settings) -> Encoder:
-    weights = settings.models_dir / f"{preset.name}.safetensors"
-    if not weights.is_file():
-        raise _missing(preset.name, weights, preset.source)
+    weights, sha256 = _weights_of(preset.name, settings)
     mean, std = preset.norm
-    return encoder_from_parts(
+    encoder = encoder_from_parts(
         preset.name,
         Architecture(preset.timm, preset.kwargs, preset.pooling),
         weights=weights,
@@ -134,7 +135,15 @@ def _preset(preset: Preset, settings: Settings) -> Encoder:
         dim=preset.dim,
         licence=preset.licence,
         notice=preset.notice,
+        sha256=sha256,
     )
+    return replace(encoder, covers_trained=preset.covers_trained, tile_mpp=preset.tile_mpp)
+
+
+def _found(path: Path, settings: Settings) -> Path:
+    """Return a path; a bare name that is not here, where it lies in the models folder: models name their encoder so."""
+    there = settings.models_dir / path.name
+    return there if len(path.parts) == 1 and not path.exists() and there.exists() else path
 
 
 def _local(path: Path) -> Encoder:
@@ -170,7 +179,7 @@ def _from_card(weights: Path, card: Path) -> Encoder:
         size, width = int(facts["input_size"][-1]), facts.get("features")
     except (TypeError, ValueError, IndexError) as error:
         raise UnsafeFile("the card's input_size is not (3, h, w)", file=card, do="mend the card") from error
-    return encoder_from_parts(
+    encoder = encoder_from_parts(
         f"local:{weights.stem}",
         parse_create_model(str(facts["timm"])),
         weights=weights,
@@ -182,6 +191,7 @@ def _from_card(weights: Path, card: Path) -> Encoder:
         notice=str(facts.get("notice", "")),
         sha256=_hash_as_said(weights, str(facts["sha256"])),
     )
+    return replace(encoder, covers_trained=facts.get("covers_trained") is True)
 
 
 def _hash_as_said(weights: Path, expected: str) -> str:
@@ -191,11 +201,36 @@ def _hash_as_said(weights: Path, expected: str) -> str:
     return found
 
 
-def encoder_from_bundle(bundle: Bundle) -> Encoder:
-    """Make an encoder of a bundle of kind ``encoder``.
+@dataclass(frozen=True)
+class Described:
+    """What a bundle of kind ``encoder`` says of its network, checked for kind but not yet against timm.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    tile_px : int
+    mpp : (float, float)
+    mean, std : (float, float, float)
+    dim : int or None
+    """
+
+    architecture: Architecture
+    tile_px: int
+    mpp: tuple[float, float]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dim: int | None
+
+
+def describe_bundle(bundle: Bundle) -> Described:
+    """Read what an encoder's bundle says of its network; loads no torch.
 
     Its ``model`` is ``{"type": "timm", "parameters": {...}}`` with ``timm`` (name), and optionally ``kwargs``,
     ``pooling``, ``projection``, ``stride_in_conv1``, ``mean``, ``std``, ``mpp`` ([low, high]), ``dim``.
+
+    Raises
+    ------
+    BundleMismatch, UnsafeFile
     """
     if bundle.kind != "encoder" or bundle.model.get("type") != "timm":
         raise BundleMismatch(
@@ -204,7 +239,7 @@ def encoder_from_bundle(bundle: Bundle) -> Encoder:
     facts: Mapping[str, Any] = bundle.model.get("parameters", {})
     try:
         kwargs = {k: v for k, v in dict(facts.get("kwargs", {})).items() if k not in ("num_classes", "features_only")}
-        width = facts.get("projection")
+        width, dim = facts.get("projection"), facts.get("dim")
         architecture = Architecture(
             _plain_name(facts["timm"]),
             kwargs,
@@ -212,28 +247,47 @@ def encoder_from_bundle(bundle: Bundle) -> Encoder:
             bool(facts.get("stride_in_conv1", False)),
             None if width is None else int(width),
         )
-        tile_px = int(bundle.grid["tile_px"])
         low, high = facts.get("mpp", (bundle.grid.get("mpp", ANY_SCALE[0]), bundle.grid.get("mpp", ANY_SCALE[1])))
-        scale = (float(low), float(high))
+        return Described(
+            architecture,
+            int(bundle.grid["tile_px"]),
+            (float(low), float(high)),
+            _triple(facts.get("mean", IMAGENET[0]), bundle.name),
+            _triple(facts.get("std", IMAGENET[1]), bundle.name),
+            None if dim is None else int(dim),
+        )
     except (KeyError, TypeError, ValueError) as error:
         what = f"its network is not described ({error} is missing or wrong)"
         raise UnsafeFile(what, file=bundle.folder, do="copy the model again") from error
+
+
+def encoder_from_bundle(bundle: Bundle) -> Encoder:
+    """Make an encoder of a bundle of kind ``encoder`` (`describe_bundle` says what it holds)."""
+    described = describe_bundle(bundle)
     encoder = encoder_from_parts(
         bundle.name,
-        architecture,
+        described.architecture,
         weights=bundle.folder / WEIGHTS,
-        mean=_triple(facts.get("mean", IMAGENET[0]), bundle.name),
-        std=_triple(facts.get("std", IMAGENET[1]), bundle.name),
-        tile_px=tile_px,
-        mpp=scale,
-        dim=facts.get("dim"),
+        mean=described.mean,
+        std=described.std,
+        tile_px=described.tile_px,
+        mpp=described.mpp,
+        dim=described.dim,
         licence=bundle.licence,
         notice=bundle.notice,
         sha256=bundle.files[WEIGHTS],
     )
+    # Trained further from such an encoder, it is one itself.
+    encoder = replace(encoder, covers_trained=_start(bundle).get("covers_trained") is True)
     if CHECK not in bundle.files:
         return encoder
     return replace(encoder, check=bundle.folder / CHECK, check_sha256=bundle.files[CHECK])
+
+
+def _start(bundle: Bundle) -> Mapping[str, Any]:
+    """Return what a bundle says of the encoder it was trained from."""
+    start = bundle.training.get("start")
+    return start if isinstance(start, dict) else {}
 
 
 def _plain_name(value: Any) -> str:
@@ -253,6 +307,6 @@ def _triple(values: Any, source: str) -> tuple[float, float, float]:
 
 
 __all__ = [
-    "ANY_SCALE", "DEFAULT", "Encoder", "EncoderRow", "encoder_from_bundle", "encoder_from_parts", "list_encoders",
-    "load_encoder",
+    "ANY_SCALE", "DEFAULT", "GROUP", "Described", "Encoder", "describe_bundle", "encoder_from_bundle",
+    "encoder_from_parts", "load_encoder",
 ]  # fmt: skip

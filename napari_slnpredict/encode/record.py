@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from napari_slnpredict.bundles.weights import read_hashed
-from napari_slnpredict.errors import BundleMismatch
+from napari_slnpredict.errors import BundleMismatch, ModelError
 from napari_slnpredict.files import digest_file, digest_json
 from napari_slnpredict.slide.blocks import INTERPOLATION
 from napari_slnpredict.slide.grid import GridSpec
@@ -41,6 +42,10 @@ class Encoder:
         How tiles are brought to their resolution (`slide.blocks.INTERPOLATION`).
     pooling : str
     licence, notice : str
+    covers_trained : bool
+        Whether its terms cover models trained on its features (`bundles.terms`).
+    tile_mpp : float or None
+        um/px of the tiles it was published with, where that is known.
     warning : str
         "" or what must stand beside every result ("random weights ...").
     architecture : Architecture
@@ -73,6 +78,18 @@ class Encoder:
     head: tuple[str, ...] = field(default=(), repr=False)
     check: Path | None = field(default=None, repr=False)
     check_sha256: str = field(default="", repr=False)
+    covers_trained: bool = False
+    tile_mpp: float | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """Return what a bundle trained on its features says of it: identity and terms."""
+        return {
+            "name": self.name,
+            "digest": self.digest,
+            "licence": self.licence,
+            "notice": self.notice,
+            "covers_trained": self.covers_trained,
+        }
 
     def build(self) -> Any:
         """Return the network: an nn.Module in evaluation mode, (b, 3, tile_px, tile_px) float32 -> (b, dim) float32.
@@ -127,19 +144,62 @@ def encoder_from_parts(
         raise BundleMismatch(f"{name} claims features of length {dim}; its network gives {width}", do="mend its card")
     if weights is not None and not sha256:
         sha256 = digest_file(weights)
-    digest = digest_json(
+    digest = encoder_digest(sha256 or _random_identity(), architecture, mean, std)
+    return Encoder(
+        name, digest, width, tile_px, mpp, mean, std, INTERPOLATION, architecture.pooling, licence, notice, warning,
+        architecture, weights, sha256, head,
+    )  # fmt: skip
+
+
+def encoder_digest(
+    weights: str | dict[str, Any], architecture: Architecture, mean: Sequence[float], std: Sequence[float]
+) -> str:
+    """Return the identity of an encoder's features; loads no torch.
+
+    Parameters
+    ----------
+    weights : str or dict
+        SHA-256 of the file, or what random weights depend on.
+    """
+    return digest_json(
         {
-            "weights": sha256 or _random_identity(),
+            "weights": weights,
             "architecture": architecture.plain(),
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
             "interpolation": INTERPOLATION,
         }
     )
-    return Encoder(
-        name, digest, width, tile_px, mpp, mean, std, INTERPOLATION, architecture.pooling, licence, notice, warning,
-        architecture, weights, sha256, head,
-    )  # fmt: skip
+
+
+def for_tiles(encoder: Encoder, tile_px: int) -> Encoder:
+    """Return an encoder that takes tiles of another side than it was made for, with the same weights.
+
+    Convolutional networks take any; a vision transformer has a place for each of its patches, and resamples those
+    places (``dynamic_img_size``). Features of another side are other features: the digest changes with that argument.
+
+    Raises
+    ------
+    BundleMismatch
+        The network cannot: its patches do not fill such a tile, say.
+    """
+    if tile_px == encoder.tile_px:
+        return encoder
+    try:
+        output_width(encoder.architecture, tile_px)
+        return replace(encoder, tile_px=tile_px)
+    except BundleMismatch:
+        kwargs = {**encoder.architecture.kwargs, "dynamic_img_size": True}
+    architecture = replace(encoder.architecture, kwargs=kwargs)
+    try:
+        output_width(architecture, tile_px)
+    except ModelError as error:
+        raise BundleMismatch(
+            f"the network of {encoder.name} cannot take tiles of {tile_px} px ({error.what})",
+            do=f"use tiles of {encoder.tile_px} px, or of a whole number of its patches",
+        ) from error
+    digest = encoder_digest(encoder.sha256 or _random_identity(), architecture, encoder.mean, encoder.std)
+    return replace(encoder, architecture=architecture, digest=digest, tile_px=tile_px)
 
 
 def _random_identity() -> dict[str, Any]:

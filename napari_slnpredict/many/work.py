@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from napari_slnpredict.encode.encoder import Encoder
     from napari_slnpredict.encode.engines import Device, PlannedEngine
     from napari_slnpredict.encode.features import Bag
-    from napari_slnpredict.mil.verdict import Head
     from napari_slnpredict.slide.grid import GridSpec
     from napari_slnpredict.slide.slide import Slide
+    from napari_slnpredict.tile_classes import Model
 
 OnEvent = Callable[[Event], None]
 Stopped = Callable[[], bool]
@@ -187,17 +187,16 @@ class PredictPlan(Plan):
         """Load the model and its encoder's record, choose the device."""
         from napari_slnpredict.bundles.bundle import find_bundle
         from napari_slnpredict.encode.engines import choose_device, plan_engine
-        from napari_slnpredict.mil.checking import check_judge
-        from napari_slnpredict.mil.verdict import load_head
         from napari_slnpredict.pipeline import bundle_of, encoder_of, grid_spec
+        from napari_slnpredict.tile_classes import judge_of, load_model
 
         bundle = find_bundle(self.model, self.settings)
         same_digest("model", bundle.name, bundle.digest, self.digest)
         device = choose_device(self.settings.device)
-        head = load_head(bundle, device.first)
+        head = load_model(bundle, device.first)
         encoder, tile_px = encoder_of(bundle_of(head), self.settings), grid_spec(bundle).tile_px
         engine = plan_engine(
-            encoder, device, settings=self.settings, threads=threads, tile_px=tile_px, judge=check_judge(head)
+            encoder, device, settings=self.settings, threads=threads, tile_px=tile_px, judge=judge_of(head)
         )
         return Predicting(self, head, encoder, device, engine)
 
@@ -207,7 +206,7 @@ class Predicting:
     """What every slide of a batch is judged with."""
 
     plan: PredictPlan
-    head: Head
+    head: Model
     encoder: Encoder
     device: Device
     engine: PlannedEngine
@@ -300,13 +299,14 @@ class Embedding:
         record: dict[str, Any] = {"slide_id": name, "content_id": slide.content_id, "tiles": 0}
         if bag is None:
             return record, "No tissue found on this slide."
-        encoder = {"name": self.encoder.name, "digest": self.encoder.digest}
+        encoder = {key: getattr(self.encoder, key) for key in ("name", "digest", "licence", "notice")}
         dim = int(bag.features.shape[1])
         record |= {"tiles": len(bag.grid), "features": dim, "precision": bag.precision, "encoder": encoder}
         if self.plan.out is not None:
             # The cache's own file carries the name the slide had when it was first embedded.
             bag = replace(bag, grid=replace(bag.grid, slide_id=name))
-            write_features(self.plan.out / f"{name}.h5", bag, {"content_id": slide.content_id})
+            facts = {"content_id": slide.content_id, "encoder_licence": self.encoder.licence}
+            write_features(self.plan.out / f"{name}.h5", bag, facts)
             record["file"] = f"{name}.h5"
         return record, f"{len(bag.grid):,} tiles of {dim} features"
 
@@ -331,11 +331,12 @@ class Embedding:
 
 
 def tile_spec(encoder: Encoder, mpp: float | None = None) -> GridSpec:
-    """Return the tiles to embed: of the encoder's size, at `mpp`, else at the resolution nearest to 0.5 it takes."""
+    """Return the tiles to embed: of the encoder's size, at `mpp`, else as published, else as near 0.5 as it takes."""
     from napari_slnpredict.slide.grid import GridSpec
 
     low, high = encoder.mpp
-    spec = GridSpec(tile_px=encoder.tile_px, mpp=float(mpp if mpp is not None else min(max(DEFAULT_MPP, low), high)))
+    usual = encoder.tile_mpp if encoder.tile_mpp is not None else min(max(DEFAULT_MPP, low), high)
+    spec = GridSpec(tile_px=encoder.tile_px, mpp=float(mpp if mpp is not None else usual))
     encoder.check_grid(spec)
     return spec
 

@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,26 @@ def test_a_file_that_does_not_read_back_takes_no_place(tmp_path: Path) -> None:
     assert seen == [b"new"]
     assert target.read_text() == "old"
     assert leftovers(tmp_path) == []
+
+
+def test_a_growing_file_keeps_what_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut download would begin anew, or a full disk would end in a traceback."""
+    growing = tmp_path / "deep" / ".x.download"
+
+    def cut() -> Iterator[bytes]:
+        yield b"abc"
+        raise ConnectionError("cut")
+
+    with pytest.raises(ConnectionError):
+        list(files.extend_file(growing, cut()))
+    assert list(files.extend_file(growing, [b"de", b"f"])) == [5, 6]
+    assert growing.read_bytes() == b"abcdef"
+    files.write_file(tmp_path / "whole", growing.replace)
+    assert (tmp_path / "whole").read_bytes() == b"abcdef"
+    assert not growing.exists()
+    with pytest.raises(ResourceError, match="a file stands where"):
+        list(files.extend_file(tmp_path / "whole" / "x", [b"a"]))
+    if Path("/dev/full").exists():
+        growing.symlink_to("/dev/full")
+        with pytest.raises(ResourceError, match="disk is full"):
+            list(files.extend_file(growing, [b"a"]))

@@ -157,15 +157,6 @@ def test_models_lists_sound_and_broken(
     assert "BSD-3-Clause" in capsys.readouterr().out
 
 
-def test_encoders_says_whether_weights_are_here(capsys: pytest.CaptureFixture[str]) -> None:
-    """A name that fails only after an hour of waiting."""
-    assert leave("encoders", "--json") == 0
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["encoders"]}
-    assert rows["uni"]["here"] is False
-    assert leave("encoders") == 0
-    assert "weights here" in capsys.readouterr().out
-
-
 def test_embed_without_tissue_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
