@@ -133,13 +133,24 @@ def load_bundle(folder: Path | str) -> Bundle:
     return _bundle(folder, content, files, card)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_MANIFEST:
-        raise UnsafeFile(f"is larger than {MAX_MANIFEST >> 20} MB", file=path, do="check its source")
+def read_json(path: Path) -> Any:
+    """Return the content of a stranger's JSON file, of bounded size.
+
+    Raises
+    ------
+    UnsafeFile
+        Too large, or not JSON.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise UnsafeFile("is not a JSON file", file=path, do="copy the model again") from error
+        if path.stat().st_size > MAX_MANIFEST:
+            raise UnsafeFile(f"is larger than {MAX_MANIFEST >> 20} MB", file=path, do="check its source")
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnsafeFile("is not a JSON file", file=path, do="copy it again") from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    content = read_json(path)
     if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise UnsafeFile("names no format", file=path, do="give a model made for this program")
     if content["format"] != FORMAT:
@@ -165,9 +176,14 @@ def _checked_files(folder: Path, files: Any) -> dict[str, str]:
             raise UnsafeFile(f"{MANIFEST} gives no SHA-256 for {name}", file=folder, do="copy the model again")
         pure = PurePosixPath(name)
         outside = pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or not pure.parts
-        if outside or not (root / pure).resolve().is_relative_to(root):
+        try:
+            outside = outside or not (root / pure).resolve().is_relative_to(root)
+            here = not outside and (folder / name).is_file()
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL, a name too long, links in a circle
+            raise UnsafeFile(f"{name!r} is no name of a file", file=folder, do="check its source") from error
+        if outside:
             raise UnsafeFile(f"{name} points outside the model's folder", file=folder, do="check its source")
-        if not (folder / name).is_file():
+        if not here:
             raise MissingWeights(f"{name} is missing", file=folder, do="copy the model again")
     return dict(files)
 
@@ -367,5 +383,5 @@ def list_bundles(settings: Settings, kinds: Sequence[str] = KINDS) -> list[Bundl
 
 __all__ = [
     "CARD", "FORMAT", "KINDS", "MANIFEST", "SHIPPED", "WEIGHTS", "BrokenBundle", "Bundle", "find_bundle",
-    "front_matter", "list_bundles", "load_bundle", "save_bundle", "tensor_bytes",
+    "front_matter", "list_bundles", "load_bundle", "read_json", "save_bundle", "tensor_bytes",
 ]  # fmt: skip

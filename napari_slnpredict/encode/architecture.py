@@ -19,6 +19,8 @@ PROJECTION = "projection."
 _COUNTER = "num_batches_tracked"
 #: Arguments of timm's factory that reach the network or the disk (a checkpoint path is a pickle).
 _FORBIDDEN = re.compile(r"pretrained|checkpoint|cache_dir|path|url|hf_hub|scriptable|exportable")
+#: Shapes alone take no memory, but a million layers do: no network has numbers such as these.
+_DEEP, _DEEPEST, _LARGEST = re.compile(r"depth|layers|blocks|stages|repeat"), 256, 1 << 20
 #: Layers that presets and cards name; their arguments take classes, which JSON cannot hold.
 _LAYERS = ("mlp_layer", "act_layer", "norm_layer")
 
@@ -73,16 +75,18 @@ def check_architecture(architecture: Architecture) -> None:
     for name, value in architecture.kwargs.items():
         if not name.isidentifier() or _FORBIDDEN.search(name):
             raise UnsafeFile(f"argument {name!r} of a network is not allowed", do="check the model's source")
-        if not _is_plain(value):
+        if not _is_plain(value, _DEEPEST if _DEEP.search(name) else _LARGEST):
             raise UnsafeFile(f"argument {name!r} of a network is not a plain value", do="check the model's source")
     if architecture.pooling not in POOLINGS:
         raise ModelError(f"pooling {architecture.pooling!r} is not known", do=f"known are {', '.join(POOLINGS)}")
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: object, largest: int) -> bool:
     if isinstance(value, (list, tuple)):
-        return len(value) <= 64 and all(_is_plain(part) for part in value)
-    return value is None or isinstance(value, (bool, int, float, str))
+        return len(value) <= 64 and all(_is_plain(part, largest) for part in value)
+    if isinstance(value, (int, float)):
+        return abs(value) <= largest
+    return value is None or isinstance(value, str)
 
 
 def build_network(architecture: Architecture, device: str = "cpu") -> Any:

@@ -16,17 +16,16 @@ settings and returns an `Encoder`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from napari_slnpredict.bundles.bundle import WEIGHTS, Bundle, find_bundle, load_bundle
+from napari_slnpredict.bundles.bundle import WEIGHTS, Bundle, find_bundle, load_bundle, read_json
 from napari_slnpredict.bundles.weights import kind_of
-from napari_slnpredict.errors import BundleMismatch, MissingWeights, UnsafeFile
+from napari_slnpredict.errors import BundleMismatch, MissingWeights, ModelError, SlnPredictError, UnsafeFile
 from napari_slnpredict.files import digest_file
 from napari_slnpredict.settings import Settings, load_settings
 from napari_slnpredict.torch_door import import_timm
@@ -38,6 +37,8 @@ from .presets import IMAGENET, PRESETS, Preset
 from .record import ANY_SCALE, Encoder, encoder_from_parts
 
 DEFAULT = "hne-small"
+#: No network here is made for larger tiles.
+MOST_TILE_PX = 4096
 #: Other packages add encoders under this group of entry points.
 GROUP = "napari_slnpredict.encoders"
 
@@ -64,8 +65,7 @@ def load_encoder(name: str, settings: Settings | None = None) -> Encoder:
         return _preset(PRESETS[name], settings)
     for entry in entry_points(group=GROUP):
         if entry.name == name:
-            added: Encoder = entry.load()(settings)
-            return added
+            return _of_package(entry, settings)
     try:
         bundle = find_bundle(name, settings)
     except MissingWeights as error:
@@ -74,6 +74,20 @@ def load_encoder(name: str, settings: Settings | None = None) -> Encoder:
             do=f"{error.do}; other encoders: {', '.join(PRESETS)}, timm:NAME, local:PATH",
         ) from error
     return encoder_from_bundle(bundle)
+
+
+def _of_package(entry: EntryPoint, settings: Settings) -> Encoder:
+    """Return another package's encoder; whatever goes wrong in it is told as its fault."""
+    try:
+        added = entry.load()(settings)
+    except SlnPredictError:
+        raise
+    except Exception as error:  # whatever a stranger's code raises
+        what = f"the encoder {entry.name} of the package {entry.value} fails ({type(error).__name__}: {error})"
+        raise ModelError(what, do="tell its authors") from error
+    if not isinstance(added, Encoder):
+        raise ModelError(f"{entry.value} gives no Encoder", do="tell its authors")
+    return added
 
 
 def _timm(name: str, settings: Settings) -> Encoder:
@@ -167,16 +181,13 @@ def _local(path: Path) -> Encoder:
 
 def _from_card(weights: Path, card: Path) -> Encoder:
     """Make an encoder of weights with a card: ``timm``, ``mean``, ``std``, ``input_size``, ``features``, ``sha256``."""
-    try:
-        facts = json.loads(card.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnsafeFile("is not a JSON file", file=card, do="mend the card") from error
+    facts = read_json(card)
     needed = ("timm", "mean", "std", "input_size", "sha256")
     lacking = [name for name in needed if not isinstance(facts, dict) or name not in facts]
     if lacking:
         raise UnsafeFile(f"the card does not say {', '.join(lacking)}", file=card, do="mend the card")
     try:
-        size, width = int(facts["input_size"][-1]), facts.get("features")
+        size, width = _side(facts["input_size"][-1]), facts.get("features")
     except (TypeError, ValueError, IndexError) as error:
         raise UnsafeFile("the card's input_size is not (3, h, w)", file=card, do="mend the card") from error
     encoder = encoder_from_parts(
@@ -184,7 +195,7 @@ def _from_card(weights: Path, card: Path) -> Encoder:
         parse_create_model(str(facts["timm"])),
         weights=weights,
         mean=_triple(facts["mean"], card.name),
-        std=_triple(facts["std"], card.name),
+        std=_spread(facts["std"], card.name),
         tile_px=size,
         dim=int(width) if isinstance(width, int) else None,
         licence=str(facts.get("licence", facts.get("license", ""))),
@@ -250,10 +261,10 @@ def describe_bundle(bundle: Bundle) -> Described:
         low, high = facts.get("mpp", (bundle.grid.get("mpp", ANY_SCALE[0]), bundle.grid.get("mpp", ANY_SCALE[1])))
         return Described(
             architecture,
-            int(bundle.grid["tile_px"]),
-            (float(low), float(high)),
+            _side(bundle.grid["tile_px"]),
+            _scale(low, high),
             _triple(facts.get("mean", IMAGENET[0]), bundle.name),
-            _triple(facts.get("std", IMAGENET[1]), bundle.name),
+            _spread(facts.get("std", IMAGENET[1]), bundle.name),
             None if dim is None else int(dim),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -294,6 +305,27 @@ def _plain_name(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("the network's name")
     return value
+
+
+def _side(value: Any) -> int:
+    side = int(value)
+    if not 8 <= side <= MOST_TILE_PX:
+        raise ValueError(f"a tile of {side} px")
+    return side
+
+
+def _scale(low: Any, high: Any) -> tuple[float, float]:
+    span = float(low), float(high)
+    if not 0 < span[0] <= span[1] < math.inf:
+        raise ValueError(f"a scale of {low} to {high} um/px")
+    return span
+
+
+def _spread(values: Any, source: str) -> tuple[float, float, float]:
+    spread = _triple(values, source)
+    if not min(spread) > 0:
+        raise UnsafeFile(f"{source} gives a std that is not above 0", do="mend the card")
+    return spread
 
 
 def _triple(values: Any, source: str) -> tuple[float, float, float]:

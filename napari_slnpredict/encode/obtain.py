@@ -7,7 +7,6 @@ hashes, licence. From then on the encoder is that file and no other.
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_slnpredict.bundles.bundle import read_json
 from napari_slnpredict.bundles.pickled import convert_pickle
 from napari_slnpredict.bundles.weights import PICKLE_SUFFIXES, kind_of, map_tensors
 from napari_slnpredict.errors import MissingWeights, UnsafeFile
@@ -256,10 +256,10 @@ def read_origin(weights: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         if record["format"] != FORMAT or not all(isinstance(record[key], str) for key in ("name", "weights", "source")):
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (UnsafeFile, ValueError, KeyError, TypeError) as error:
         raise UnsafeFile("is not the record of where weights came from", file=path, do="bring them again") from error
     return {key: str(value) for key, value in record.items()}
 

@@ -14,7 +14,7 @@ from napari_slnpredict.slide.blocks import INTERPOLATION
 from napari_slnpredict.slide.grid import GridSpec
 from napari_slnpredict.torch_door import import_timm, import_torch
 
-from .architecture import Architecture, build_network, check_architecture, load_tensors, output_width
+from .architecture import Architecture, build_network, check_architecture, check_shapes, load_tensors, output_width
 
 #: Networks made for photographs were made for no scale at all.
 ANY_SCALE = (0.05, 20.0)
@@ -101,6 +101,9 @@ class Encoder:
         tensors, _ = read_hashed(self.weights, self.sha256)
         for name in [name for name in tensors if name.startswith(self.head)] if self.head else []:
             del tensors[name]
+        # Compared on shapes before anything is allocated: the file's size bounds what a stranger's network may take.
+        shapes = {name: value.shape for name, value in tensors.items()}
+        check_shapes(build_network(self.architecture, "meta"), shapes, self.weights.name)
         network = build_network(self.architecture)
         load_tensors(network, tensors, self.weights.name)
         return network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,20 @@ def setting(**values: Any) -> Callable[[Path], None]:
     return lambda folder: edit(folder, lambda content: content.update(values))
 
 
+def folder_link(folder: Path) -> None:
+    outside = folder.parent / "elsewhere"
+    outside.mkdir()
+    (outside / "note.txt").write_text("secret")
+    (folder / "training").symlink_to(outside)
+    hashed = digest_file(outside / "note.txt")
+    edit(folder, lambda content: content["files"].update({"training/note.txt": hashed}))
+
+
+def circle(folder: Path) -> None:
+    (folder / "round").symlink_to("round")
+    edit(folder, lambda content: content["files"].update({"round/note.txt": "0" * 64}))
+
+
 TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "one bit of the weights": (change_weights, "SHA-256"),
     "card edited": (put("README.md", b"---\n---\nbetter"), "SHA-256"),
@@ -142,11 +157,19 @@ TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "absolute path": (name_file("/etc/hostname"), "outside"),
     "windows path": (name_file("..\\secret.txt"), "outside"),
     "drive": (name_file("C:secret.txt"), "outside"),
+    "a folder behind a link": (folder_link, "outside"),
+    "links in a circle": (circle, "no name of a file|outside"),
+    "a name that ends early": (name_file("a\0b"), "no name of a file"),
+    "a name too long": (name_file("x" * 5000), "no name of a file"),
+    "an empty name": (name_file(""), "outside"),
     "pickle beside": (put("extra.pkl", b"x"), "pickle"),
     "checkpoint beside": (put("training/last.pt", b"x"), "pickle"),
     "bin beside": (put("pytorch_model.bin", b"x"), "pickle"),
     "disguised pickle": (put("notes.txt", pickle.dumps([1])), "pickle"),
     "no json": (manifest("{"), "JSON"),
+    "deep json": (manifest('{"format":' + "[" * 100_000), "JSON"),
+    "not utf-8": (put("bundle.json", b'{"format": 1, "name": "\xff"}'), "JSON"),
+    "17 MB of manifest": (put("bundle.json", b" " * (17 << 20)), "larger than 16 MB"),
     "not a number": (manifest('{"format": NaN}'), "JSON"),
     "a list": (manifest("[]"), "format"),
     "no format": (manifest("{}"), "format"),
@@ -184,6 +207,30 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load_bundle(tmp_path / "m")
     with pytest.raises(MissingWeights, match=r"no bundle\.json"):
         load_bundle(tmp_path)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe in a model's folder would stop the program for ever."""
+    made = make(tmp_path / "m")
+    (tmp_path / "m" / "training").mkdir()
+    (tmp_path / "m" / "training" / "loop").symlink_to(tmp_path / "m")
+    os.mkfifo(tmp_path / "m" / "training" / "pipe")
+    assert load_bundle(tmp_path / "m") == made
+    (tmp_path / "m" / "weights.safetensors").unlink()
+    os.mkfifo(tmp_path / "m" / "weights.safetensors")
+    with pytest.raises(MissingWeights, match=r"weights\.safetensors is missing"):
+        load_bundle(tmp_path / "m")
+    (tmp_path / "m" / "bundle.json").unlink()
+    os.mkfifo(tmp_path / "m" / "bundle.json")
+    with pytest.raises(MissingWeights, match=r"no bundle\.json"):
+        load_bundle(tmp_path / "m")
+
+
+def test_a_model_of_not_a_number_is_not_saved_over_a_good_one(tmp_path: Path) -> None:
+    """A training that went wrong would be found out at the first slide."""
+    bundle = make(tmp_path / "m", tensors={"weight": np.array([1.0, np.nan], np.float32)})
+    with pytest.raises(UnsafeFile, match="not finite"):
+        bundle.tensors()
 
 
 def test_weights_exchanged_after_loading_are_refused(tmp_path: Path) -> None:

@@ -102,6 +102,9 @@ HOSTILE: dict[str, bytes] = {
     "overlap": header_file({**one(), "b": one()["a"]}, EIGHT),
     "too many": header_file({f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(20_001)}),
     "not a number": header_file(one(), np.array([1, np.nan], "<f4").tobytes()),
+    "not a number in bfloat16": header_file(one("BF16", (2,), (0, 4)), struct.pack("<2H", 0x3F80, 0x7FC0)),
+    "infinite in float16": header_file(one("F16", (2,), (0, 4)), np.array([1, np.inf], "<f2").tobytes()),
+    "a header of 33 MB": header_file(one(), EIGHT, pad=33 << 20),
     "infinite": header_file(one(), np.array([1, np.inf], "<f4").tobytes()),
 }
 

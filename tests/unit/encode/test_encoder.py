@@ -17,6 +17,7 @@ from napari_slnpredict.encode import encoder as module
 from napari_slnpredict.encode import record as record_module
 from napari_slnpredict.encode.architecture import Architecture, build_network
 from napari_slnpredict.encode.encoder import encoder_from_bundle, load_encoder
+from napari_slnpredict.encode.engines import Device, make_engine
 from napari_slnpredict.encode.presets import PRESETS, Preset
 from napari_slnpredict.encode.record import Encoder, encoder_from_parts
 from napari_slnpredict.errors import BundleMismatch, MissingWeights, ModelError, UnsafeFile
@@ -242,6 +243,11 @@ PARAMETERS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "projection is text": ({"projection": "wide"}, UnsafeFile, "not described"),
     "two means": ({"mean": [0.5, 0.5]}, UnsafeFile, "three numbers"),
     "mpp is text": ({"mpp": "fine"}, UnsafeFile, "not described"),
+    "mpp upside down": ({"mpp": [2.0, 1.0]}, UnsafeFile, "scale of 2.0 to 1.0"),
+    "no mpp": ({"mpp": [0, 1]}, UnsafeFile, "scale of 0 to 1"),
+    "std of nothing": ({"std": [0.5, 0, 0.5]}, UnsafeFile, "std that is not above 0"),
+    "a million layers": ({"timm": "test_vit", "kwargs": {"depth": 1_000_000}}, UnsafeFile, "not a plain value"),
+    "a layer of a terabyte": ({"timm": "test_vit", "kwargs": {"embed_dim": 1 << 40}}, UnsafeFile, "not a plain value"),
 }
 
 
@@ -252,6 +258,25 @@ def test_hostile_bundles_build_nothing(name: str, tmp_path: Path, weights: dict[
     bundle = make_bundle(tmp_path / "m", headless(weights), **parameters)
     with pytest.raises(error, match=says):
         encoder_from_bundle(bundle)
+
+
+def test_a_network_larger_than_its_file_is_never_built(tmp_path: Path, weights: dict[str, np.ndarray]) -> None:
+    """A kilobyte of weights would take the machine's memory."""
+    encoder = encoder_from_bundle(make_bundle(tmp_path / "m", headless(weights), projection=1 << 28))
+    assert encoder.dim == 1 << 28
+    with pytest.raises(BundleMismatch, match="lacks projection"):
+        encoder.build()
+
+
+@pytest.mark.parametrize("side", [0, -64, 5000, "wide"])
+def test_tiles_of_no_size_are_refused(side: Any, tmp_path: Path, weights: dict[str, np.ndarray]) -> None:
+    """A tile of a gigapixel would be read first and refused by the memory."""
+    bundle = make_bundle(tmp_path / "m", headless(weights))
+    with pytest.raises(UnsafeFile, match="not described"):
+        encoder_from_bundle(dataclasses.replace(bundle, grid={**bundle.grid, "tile_px": side}))
+    endless = {"type": "timm", "parameters": {**bundle.model["parameters"], "mpp": [1.0, float("inf")]}}
+    with pytest.raises(UnsafeFile, match="scale of 1.0 to inf"):
+        encoder_from_bundle(dataclasses.replace(bundle, model=endless))
 
 
 def test_a_head_is_not_an_encoder(tmp_path: Path, weights: dict[str, np.ndarray]) -> None:
@@ -280,7 +305,9 @@ CARDS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "another hash": ({"sha256": "0" * 64}, UnsafeFile, "SHA-256"),
     "another width": ({"features": 95}, BundleMismatch, "length 95; its network gives 96"),
     "no size": ({"input_size": []}, UnsafeFile, "input_size"),
-    "infinite mean": ({"mean": [0.5, 0.5, 1e999]}, UnsafeFile, "not finite"),
+    "a huge size": ({"input_size": [3, 9000, 9000]}, UnsafeFile, "input_size"),
+    "std of nothing": ({"std": [0.0, 0.5, 0.5]}, UnsafeFile, "std that is not above 0"),
+    "infinite mean": ({"mean": [0.5, 0.5, 1e999]}, UnsafeFile, "JSON"),
 }
 
 
@@ -360,6 +387,42 @@ def test_other_packages_add_encoders(settings: Settings, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(module, "entry_points", lambda group: [Entry()] if group == module.GROUP else [])
     assert load_encoder("theirs", settings).dim == 96
+
+    def broken(given: Settings) -> Encoder:
+        raise ZeroDivisionError("their mistake")
+
+    for factory, says in ((broken, "their_package:encoder fails .*their mistake"), (lambda given: 3, "no Encoder")):
+        monkeypatch.setattr(Entry, "load", lambda self, factory=factory: factory)
+        with pytest.raises(ModelError, match=says):
+            load_encoder("theirs", settings)
+
+
+def test_a_package_brings_a_network_of_its_own(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders that timm does not build could not be added at all, as the documentation says they can."""
+    torch = import_torch()
+
+    class Mean(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def forward(self, tiles: Any) -> Any:
+            return tiles.mean(dim=(2, 3))
+
+    @dataclasses.dataclass(frozen=True)
+    class Own(Encoder):
+        def build(self) -> Any:
+            return Mean().eval()
+
+    own = Own("own", "d" * 64, 3, PX, (0.5, 1.0), (0.5,) * 3, (0.25,) * 3, "", "network")
+
+    class Entry:
+        name, value = "own", "their_package:encoder"
+
+        def load(self) -> Any:
+            return lambda given: own
+
+    monkeypatch.setattr(module, "entry_points", lambda group: [Entry()])
+    encoder = load_encoder("own", settings)
+    engine = make_engine(encoder, Device("cpu", ""), settings=settings, threads=1)
+    tiles = np.random.default_rng(0).integers(0, 256, (2, PX, PX, 3)).astype(np.uint8)
+    np.testing.assert_allclose(engine(tiles), (tiles.mean((1, 2)) / 255 - 0.5) / 0.25, rtol=1e-5)
 
 
 CARDED = {
