@@ -93,6 +93,26 @@ def add_dock(viewer: Any) -> Any:
     return widget
 
 
+def add_similar_dock(viewer: Any) -> Any:
+    """Open the dock of similar tiles, behind the main one as a tab, and bring it to the front; returns the widget."""
+    from .similar_dock import DOCK as SIMILAR
+    from .similar_dock import SimilarDock
+
+    name = f"{SIMILAR} ({PLUGIN})"
+    window = viewer.window
+    widget = window.dock_widgets.get(name)
+    if widget is None:
+        widget = SimilarDock(viewer)
+        tabs = [f"{DOCK} ({PLUGIN})"] if f"{DOCK} ({PLUGIN})" in window.dock_widgets else []
+        dock = window.add_dock_widget(widget, name=name, area="right", tabify=bool(tabs))
+        dock.setWindowTitle(SIMILAR)
+        dock.title.title.setText(SIMILAR)
+    parent = widget.parentWidget()
+    parent.show()
+    parent.raise_()
+    return widget
+
+
 def view(
     paths: Sequence[Path | str] = (),
     model: str | None = None,

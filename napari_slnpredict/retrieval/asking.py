@@ -43,6 +43,8 @@ class Asked:
     size_level0 : float
         Its side, level-0 px.
     descriptor : (k,) float32
+    made_by : (str, int, float)
+        What made the descriptor, as a page's `encoder_digest`, `tile_px`, `mpp`.
     picture : (p, p, 3) uint8 or None
         As the encoder saw it, where it was embedded on the spot.
     """
@@ -52,6 +54,7 @@ class Asked:
     corner: tuple[int, int]
     size_level0: float
     descriptor: NDArray[np.float32] = field(repr=False)
+    made_by: tuple[str, int, float]
     picture: NDArray[np.uint8] | None = field(default=None, repr=False)
 
 
@@ -90,7 +93,8 @@ def asked_of(page: Page, x: float, y: float) -> Asked | None:
     if row is None:
         return None
     left, top = page.places[row].tolist()
-    return Asked(page.content_id, page.slide_id, (left, top), page.size_level0, np.array(page.exact[row]))
+    made_by = page.encoder_digest, page.tile_px, page.mpp
+    return Asked(page.content_id, page.slide_id, (left, top), page.size_level0, np.array(page.exact[row]), made_by)
 
 
 def ask_place(
@@ -112,4 +116,5 @@ def ask_place(
     if place.feature is None:
         raise DataError(f"{UNREADABLE} ({x:,.0f}, {y:,.0f} px)", file=slide.path, do="choose another place")
     descriptor = describer(place.feature[None])[0]
-    return Asked(slide.content_id, slide.slide_id, corner, laid.grid.size_level0, descriptor, place.pixels)
+    size, made_by = laid.grid.size_level0, describer.made_by
+    return Asked(slide.content_id, slide.slide_id, corner, size, descriptor, made_by, place.pixels)

@@ -47,6 +47,11 @@ class Describer:
         return descriptor_digest(self.encoder.digest, self.projection)
 
     @property
+    def made_by(self) -> tuple[str, int, float]:
+        """What makes two descriptors comparable: the digest, the tiles' side in px and their um/px."""
+        return self.digest, self.spec.tile_px, self.spec.mpp
+
+    @property
     def holds(self) -> str:
         """What the descriptors are, in words."""
         if self.projection is None:

@@ -83,7 +83,7 @@ class Page:
         return holds_words(self.width, self.descriptor, self.encoder)
 
     def row_at(self, x: float, y: float) -> int | None:
-        """Return the tile over a place (level-0 px), of several the one whose middle is nearest; None if there is none."""
+        """Return the tile over a place (level-0 px), of several the one with the nearest middle; None where none is."""
         if not len(self):
             return None
         off = np.abs(self.places + self.size_level0 / 2 - (x, y)).max(axis=1)

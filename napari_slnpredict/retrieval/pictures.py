@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +47,7 @@ def read_pictures(
     *,
     own: Slide | None = None,
     side: int = PICTURE_PX,
+    there: Container[int] = (),
 ) -> Job[Pictures]:
     """Read the tiles' pictures, slide by slide in the order of the best hit.
 
@@ -59,6 +60,8 @@ def read_pictures(
         A slide that is open already.
     side : int
         Longest side of a picture, px.
+    there : container of int
+        Numbers of hits whose pictures are not wanted.
 
     Yields
     ------
@@ -68,7 +71,8 @@ def read_pictures(
     pictures = Pictures()
     by_slide: dict[str, list[int]] = {}
     for number, hit in enumerate(hits):
-        by_slide.setdefault(hit.page.content_id, []).append(number)
+        if number not in there:
+            by_slide.setdefault(hit.page.content_id, []).append(number)
     for content_id, numbers in by_slide.items():
         page = hits[numbers[0]].page
         yield Stage("pictures", "Reading pictures")
