@@ -15,7 +15,7 @@ import typer
 from napari_slnpredict import __version__
 from napari_slnpredict.errors import SlnPredictError, one_line
 
-from . import demo, doctor, embed, encoders, index, info, models, phantom, predict, pretrain, search, view
+from . import compare, demo, doctor, embed, encoders, index, info, models, phantom, predict, pretrain, search, view
 
 app = typer.Typer(
     name="slnpredict",
@@ -40,6 +40,7 @@ for command, run in (
 ):
     app.command(command)(run)
 app.add_typer(pretrain.pretrain, name="pretrain")
+app.add_typer(compare.app, name="compare")
 
 
 def _version(wanted: bool) -> None:

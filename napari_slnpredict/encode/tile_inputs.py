@@ -12,12 +12,16 @@ input               what it is
 ``bracs:FOLDER``    BRACS: its regions (pictures), or its slides
 ``camelyon16:DIR``  Camelyon16: tiles of its slides, labelled by their outlines
 ==================  =============================================================================================
+
+Behind any of them may stand what only this one has: ``set.zip@512px@1.0um`` cuts tiles of 512 px and says that they are
+at 1 um/px.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from napari_slnpredict.cohort.public import bracs_cohort
@@ -50,6 +54,10 @@ class _Wish:
     stain: str | None
     most: int | None
     min_tissue: float
+
+    def of(self, named: Named) -> _Wish:
+        """Return the wish with the size and resolution that an input names itself."""
+        return replace(self, tile_px=named.tile_px or self.tile_px, mpp=named.mpp or self.mpp)
 
     def spec(self, what: str) -> GridSpec:
         """Return the grid to lay over slides."""
@@ -102,12 +110,14 @@ def open_tiles(
     parts: list[TileData] = []
     try:
         # All slides at once: two tables may name the same slide.
-        rows = [row for kind, path in meant if kind == "slides" for row in _rows(path, wish)]
+        slides = [one for one in meant if one.kind == "slides"]
+        rows = [row for one in slides for row in _rows(one.path, wish)]
         if rows:
-            parts.append((yield from slide_tiles(rows, wish.spec(meant[0][1].name), most=most)))
-        for kind, path in meant:
-            if kind not in ("slides", ""):
-                parts.append((yield from _OPENERS[kind](path, wish)))
+            parts.append((yield from slide_tiles(rows, wish.of(slides[0]).spec(slides[0].path.name), most=most)))
+        for one in meant:
+            if one.kind in _OPENERS:
+                part = yield from _OPENERS[one.kind](one.path, wish.of(one))
+                parts.append(part)
         return joined(parts)
     except BaseException:
         for part in parts:
@@ -115,28 +125,85 @@ def open_tiles(
         raise
 
 
-def _meant(text: str, inputs: Sequence[str]) -> tuple[str, Path]:
-    """Return an input's kind, "" for a table that belongs to a zip named as well, and its path."""
+def sets_of(inputs: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return inputs as sets of their own, each with a name: the file's stem; slides named one by one are one set."""
+    sets: dict[str, list[str]] = {}
+    for text in inputs:
+        named = _meant(text, inputs)
+        path = named.path
+        if named.kind == "":
+            continue  # the table of a zip: found beside it
+        alone = named.kind == "slides" and path.is_file() and path.suffix.lower() != ".csv"
+        name = "slides" if alone else (path.name if path.is_dir() else path.stem)
+        if not alone and name in sets:
+            name = f"{path.absolute().parent.name}/{name}"
+        sets.setdefault(name, []).append(text)
+    return list(sets.items())
+
+
+def needs_grid(inputs: Sequence[str]) -> bool:
+    """Whether any of the inputs is of slides, whose tiles need a size and a resolution."""
+    meant = [_meant(text, inputs) for text in inputs]
+    return any(
+        one.kind in ("slides", "camelyon16") or (one.kind == "bracs" and not _has_pictures(one.path)) for one in meant
+    )
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a user wrote.
+
+    Attributes
+    ----------
+    kind : str
+        As the word before the colon says, "" where there is none.
+    path : Path
+    tile_px : int or None
+    mpp : float or None
+        Of ``@512px`` and ``@0.5um`` behind the path.
+    """
+
+    kind: str
+    path: Path
+    tile_px: int | None = None
+    mpp: float | None = None
+
+
+def read_input(text: str) -> Named:
+    """Return the parts of an input as a user wrote it."""
     kind, colon, rest = text.partition(":")
     if not colon or kind not in _KINDS:
         kind, rest = "", text
-    path = Path(rest).expanduser()
+    parts = re.fullmatch(r"(?P<path>.+?)(?P<own>(@\d+px|@\d+(\.\d+)?um)*)", rest)
+    own = parts["own"] if parts else ""
+    side, scale = re.search(r"@(\d+)px", own), re.search(r"@([\d.]+)um", own)
+    path = Path(parts["path"] if parts else rest).expanduser()
+    return Named(kind, path, int(side[1]) if side else None, float(scale[1]) if scale else None)
+
+
+def _meant(text: str, inputs: Sequence[str]) -> Named:
+    """Return what an input is; of kind "" is a table that belongs to a zip named as well."""
+    named = read_input(text)
+    path, ending = named.path, named.path.suffix.lower()
     if not path.exists():
         raise DataError("is not there", file=path, do="check the name")
-    if kind:
-        return kind, path
+    if named.kind:
+        return named
     if path.is_dir():
-        return _kind_of_folder(path), path
-    ending = path.suffix.lower()
-    if ending == ".csv" and str(Path(text).with_suffix(".zip")) in {str(Path(other)) for other in inputs}:
-        return "", path
-    return {".zip": "zip", ".h5": "pcam", ".hdf5": "pcam"}.get(ending, "slides"), path
+        return replace(named, kind=_kind_of_folder(path))
+    if ending == ".csv" and path.with_suffix(".zip") in {read_input(other).path for other in inputs}:
+        return named
+    return replace(named, kind={".zip": "zip", ".h5": "pcam", ".hdf5": "pcam"}.get(ending, "slides"))
 
 
 def _kind_of_folder(folder: Path) -> str:
     if (folder / "metadata.csv").is_file() and (folder / "patches").is_dir():
         return "wilds"
-    return "tiles" if any(path.suffix.lower() in _PLAIN for path in folder.rglob("*")) else "slides"
+    return "tiles" if _has_pictures(folder) else "slides"
+
+
+def _has_pictures(folder: Path) -> bool:
+    return any(path.suffix.lower() in _PLAIN for path in folder.rglob("*"))
 
 
 def _rows(path: Path, wish: _Wish) -> list[Row]:
@@ -189,7 +256,7 @@ def _wilds(path: Path, wish: _Wish) -> Job[TileData]:
 
 
 def _bracs(path: Path, wish: _Wish) -> Job[TileData]:
-    if any(found.suffix.lower() in _PLAIN for found in path.rglob("*")):
+    if _has_pictures(path):
         return (yield from bracs_tiles(path, tile_px=wish.tile_px, mpp=wish.mpp, split=wish.split))
     rows = _chosen(bracs_cohort(path), wish).rows
     return (yield from slide_tiles(rows, wish.spec(path.name), most=wish.most))
