@@ -73,6 +73,15 @@ def contrast_of_kept(first: Tensor, second: Tensor, kept: Tensor, temperature: f
     return nt_xent(joined[0][chosen], joined[1][chosen], temperature)
 
 
+def _angle(fit: Any, target: Any, kept: Tensor) -> float | None:
+    """Return how far the stains lent lie from the tiles' own, degrees: near 0 there is nothing to learn."""
+    torch = import_torch()
+    if not hasattr(fit, "stains") or not bool(kept.any()):
+        return None
+    cosine = torch.nn.functional.cosine_similarity(fit.stains, target.stains.expand_as(fit.stains), dim=-1)  # (b, 2)
+    return float(torch.rad2deg(torch.acos(cosine[kept].clamp(-1, 1))).mean())
+
+
 class StainInvariant:
     """Contrast of a tile with itself in another stain; with labels, joint training."""
 
@@ -96,6 +105,11 @@ class StainInvariant:
         """Refuse what cannot be contrasted; joint training needs labels."""
         if len(table) < 2:
             raise DataError(f"{len(table)} tiles cannot be told apart", do="give more tissue")
+        if self.settings.target != "reference" and len(np.unique(table.group)) < 2:
+            raise DataError(
+                "all tiles are of one slide or patient, whose own stain teaches nothing",
+                do="give slides of several, or choose --target reference",
+            )
         if self._joint:
             check_labels(table)
         self._table = table
@@ -127,7 +141,7 @@ class StainInvariant:
         target, lender = self._target(fit, batch)
         kept = fit.usable & ~lender
         self._seen, self._failed = self._seen + len(tiles), self._failed + int((~fit.usable).sum())
-        batch.notes["kept"] = kept
+        batch.notes["kept"], batch.notes["angle"] = kept, _angle(fit, target, kept)
         # Both versions go the same way through the same rounding, or it would tell them apart.
         both = [self._normaliser.apply(tiles, fit, fit), self._normaliser.apply(tiles, fit, target)]
         planes = [part.permute(0, 3, 1, 2).contiguous() for part in both]
@@ -161,6 +175,7 @@ class StainInvariant:
         kept = batch.notes["kept"].to(first.device)
         total = contrast_of_kept(first, second, kept, self.settings.temperature)
         figures = {"contrast": float(total.detach()), "kept": float(kept.float().mean())}
+        figures |= {"stain angle": batch.notes["angle"]} if batch.notes["angle"] is not None else {}
         if self._joint:
             labels = torch.from_numpy(np.tile(self._table.label[batch.rows[:, 0]], 2)).to(first.device)
             if bool((labels >= 0).any()):

@@ -1,7 +1,6 @@
 """The one training loop: the same end whether interrupted or not, alarms, bundles that everything accepts."""
 
 import dataclasses
-import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,13 @@ from napari_slnpredict.bundles.bundle import load_bundle
 from napari_slnpredict.encode.collapse import Alarm, health
 from napari_slnpredict.encode.encoder import load_encoder
 from napari_slnpredict.encode.method import Loss, draw_rows
+from napari_slnpredict.encode.methods import METHODS
 from napari_slnpredict.encode.prefetch import prefetch
 from napari_slnpredict.encode.pretrain import Pretrained, learning_rate, pretrain
-from napari_slnpredict.encode.simclr import SimClr, SimClrSettings, nt_xent
+from napari_slnpredict.encode.simclr import SimClr, SimClrSettings
 from napari_slnpredict.encode.similarity import Similarity, SimilaritySettings
+from napari_slnpredict.encode.stain_invariant import StainInvariant, StainInvariantSettings
+from napari_slnpredict.encode.supervised import Supervised, SupervisedSettings
 from napari_slnpredict.encode.trained import load_projection, save_pretrained
 from napari_slnpredict.errors import DataError
 from napari_slnpredict.events import Partial, run
@@ -87,18 +89,44 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: 
     assert all(torch.isfinite(value).all() for value in weights(trained).values())
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        lambda: SimClr(SimClrSettings(steps=120, batch=8, rate=1e-3, weight_decay=300)),
-        lambda: Similarity(SimilaritySettings(steps=120, batch=8, margin=0, rate=3e-3)),
-    ],
-)
-def test_a_collapse_is_noticed_and_stops_the_training(tmp_path: Path, method: Any) -> None:
+@dataclasses.dataclass(frozen=True)
+class Collapse:
+    """What ruins a training of a method."""
+
+    id: str
+    method: Any
+    flat: bool = False  # every tile is of one colour: an empty channel, a broken scanner
+
+
+COLLAPSES = (
+    Collapse("decay", lambda: SimClr(SimClrSettings(steps=120, batch=8, rate=1e-3, weight_decay=300))),
+    Collapse("flat", lambda: SimClr(SimClrSettings(steps=80, batch=8)), flat=True),
+    Collapse("no-margin", lambda: Similarity(SimilaritySettings(steps=120, batch=8, margin=0, rate=3e-3))),
+    Collapse("decay", lambda: StainInvariant(
+        StainInvariantSettings(steps=120, batch=8, rate=1e-3, weight_decay=300))),
+    Collapse("flat", lambda: StainInvariant(StainInvariantSettings(steps=80, batch=8)), flat=True),
+    Collapse("rate", lambda: Supervised(SupervisedSettings(steps=120, batch=8, rate=30.0))),
+    Collapse("flat", lambda: Supervised(SupervisedSettings(steps=80, batch=8)), flat=True),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COLLAPSES, ids=lambda case: f"{case.method().name}-{case.id}")
+def test_a_collapse_is_noticed_and_stops_the_training(case: Collapse, tmp_path: Path) -> None:
     """Hours would be spent on an encoder that gives every tile the same vector."""
-    with pytest.raises(DataError, match="collapsed by step"):
-        run(pretrain(Tiles(), start(), method(), tmp_path, device="cpu"))
+    data = Tiles()
+    if case.flat:
+        data.pixels[:] = 120
+    with pytest.raises(DataError, match=r"collapsed by step .* Lower the learning rate"):
+        run(pretrain(data, start(), case.method(), tmp_path, device="cpu"))
     assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_young_training_is_not_called_collapsed(name: str, tmp_path: Path) -> None:
+    """Untrained networks give tiles much the same vector: nobody could train one."""
+    row = METHODS[name]
+    trained = run(pretrain(Tiles(), start(), row.make(row.settings(steps=60, batch=16)), tmp_path, device="cpu"))
+    assert len(trained.curve) == 60
 
 
 def test_health_tells_spread_vectors_from_a_point_and_a_line() -> None:
@@ -178,47 +206,11 @@ def test_tiles_come_in_the_order_of_the_steps_and_threads_end() -> None:
     cut.close()  # type: ignore[attr-defined]
 
 
-def _joint(rank: int, world: int, meeting: str, queue: Any) -> None:
-    from napari_slnpredict.encode.method import gather
-
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
-    first, second, layer = _views_and_layer()
-    model = torch.nn.parallel.DistributedDataParallel(layer)
-    share = len(first) // world
-    own = slice(rank * share, (rank + 1) * share)
-    out = model(torch.cat([first[own], second[own]]))
-    loss = nt_xent(*(gather(part) for part in out.chunk(2)))
-    loss.backward()
-    if rank == 0:
-        queue.put((loss.item(), layer.weight.grad.numpy()))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-def _views_and_layer() -> tuple[Any, Any, Any]:
-    rng = torch.Generator().manual_seed(0)
-    first, second = (torch.randn(8, 5, generator=rng, dtype=torch.float64) for _ in range(2))
-    layer = torch.nn.Linear(5, 4, dtype=torch.float64)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(4, 5, generator=rng, dtype=torch.float64))
-        layer.bias.zero_()
-    return first, second, layer
-
-
-def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
-    """Each device would contrast its own tiles alone, and more devices would mean a worse encoder."""
-    first, second, layer = _views_and_layer()
-    loss = nt_xent(layer(first), layer(second))
-    loss.backward()
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=_joint, args=(rank, 2, str(tmp_path / "meeting"), queue)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    joint_loss, gradient = queue.get(timeout=120)
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
-    assert joint_loss == pytest.approx(loss.item(), abs=1e-12)
-    np.testing.assert_allclose(gradient, layer.weight.grad.numpy(), atol=1e-12)
+def test_the_guide_s_own_loss_trains(tmp_path: Path) -> None:
+    """Whoever adds a loss begins with the guide's example: it must run as it stands."""
+    guide = Path(__file__).parents[3] / "docs" / "extend.md"
+    text = guide.read_text(encoding="utf-8").partition("### Another loss")[2]
+    there: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], there)
+    trained = run(pretrain(Tiles(), start(), there["BarlowTwins"](SIMCLR), tmp_path, device="cpu"))
+    assert [set(step.figures) for step in trained.curve] == [{"loss", "twins"}] * 6
