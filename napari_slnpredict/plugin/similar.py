@@ -19,21 +19,14 @@ from napari_slnpredict.events import Event, Partial, Progress, Stage, Warn
 
 from . import similar_words, words
 from .click import ClickMode
+from .layers import from_world
 from .preferences import viewer_options
-from .similar_jobs import (
-    COMPONENTS,
-    HITS,
-    PICTURES,
-    SIMILARITY,
-    Ask,
-    Example,
-    Known,
-    hit_example,
-    similar_job,
-)
+from .similar_jobs import HITS, PICTURES, Ask, Example, Known, hit_example, similar_job
 from .similar_journey import Journey, Square
 from .similar_layer import Range, SimilarLayers
+from .similar_question import Question
 from .similar_ready import Warm
+from .similar_roles import COMPONENTS, SIMILAR_LAYERS, SIMILARITY
 from .similar_source import Source
 from .worker import Outcome, Worker
 
@@ -43,8 +36,6 @@ if TYPE_CHECKING:
     from .controller import Controller
 
 NAME = "slnpredict-similar"
-#: What the next click does.
-NEW, LIKE, UNLIKE = "new", "like", "unlike"
 #: Every so often the line under the bar is written anew, ms.
 HEARTBEAT_MS = 500
 
@@ -79,8 +70,7 @@ class Similar(QObject):
         self.journey = Journey(controller, self)
         self.click_mode = ClickMode(viewer, self.ask_at)
         self.source = Source(Warm(controller.runs.warm), self)
-        self.next_click = NEW
-        self.examples: tuple[Example, ...] = ()
+        self.question = Question()
         self.hits: list[Hit] = []
         self.told_left_out = ""
         self.pictures: dict[int, NDArray[np.uint8]] = {}
@@ -103,7 +93,7 @@ class Similar(QObject):
         controller.click_mode_changed.connect(self._other_click_mode)
         controller.tissue.edited.connect(self._tissue_edited)
         viewer.layers.events.removed.connect(self._layer_removed)
-        self.source.is_free = lambda: not self.examples
+        self.source.is_free = lambda: not self.question.examples
         self.source.another.connect(self._another)
         self.source.replaced.connect(self._replaced)
         self.source.failed.connect(self._show_problem)
@@ -128,7 +118,7 @@ class Similar(QObject):
 
     def choose_next(self, what: str) -> None:
         """Say what the next click does: a new question, another tile like that, or one unlike."""
-        self.next_click = what
+        self.question.next_click = what
         self.changed.emit()
 
     def ask_at(self, x_um: float, y_um: float) -> None:
@@ -136,32 +126,24 @@ class Similar(QObject):
         shown = self._controller.slides.current
         if shown is None or not shown.slide.mpp:
             return
-        point = (x_um / shown.slide.mpp + 0.5, y_um / shown.slide.mpp + 0.5)
-        self._add(Example(shown.slide.content_id, shown.slide.slide_id, point, self.next_click != UNLIKE))
+        point = tuple(from_world(place, shown.slide.mpp) for place in (x_um, y_um))
+        if self.question.click(Example(shown.slide.content_id, shown.slide.slide_id, point)):
+            self.changed.emit()
+            self._search()
+        else:
+            self._say("First click a tile to be like.")
 
     def use_hit(self, number: int, like: bool) -> None:
         """Ask with a tile that was found, too: more like this, or not like this."""
-        example = hit_example(self.hits[number], like, self.pictures.get(number))
-        self.examples = (*self.examples, example)
-        self.changed.emit()
-        self._search()
-
-    def _add(self, example: Example) -> None:
-        if self.next_click == NEW:
-            self.examples = (example,)
-        elif not example.like and not self.examples:
-            self._say("First click a tile to be like.")
-            return
-        else:
-            self.examples = (*(known for known in self.examples if known.asked is not None), example)
+        self.question.add(hit_example(self.hits[number], like, self.pictures.get(number)))
         self.changed.emit()
         self._search()
 
     def drop(self, number: int) -> None:
         """Ask without one of the examples."""
-        self.examples = tuple(example for k, example in enumerate(self.examples) if k != number)
-        self.changed.emit()
-        if any(example.like for example in self.examples):
+        self.question.drop(number)
+        if self.question.ready:
+            self.changed.emit()
             self._search()
         else:
             self.clear()
@@ -169,7 +151,8 @@ class Similar(QObject):
     def clear(self) -> None:
         """Forget the question and what was found."""
         self._stop_work()
-        self.examples, self.hits, self.pictures, self.missing = (), [], {}, {}
+        self.question.examples = ()
+        self.hits, self.pictures, self.missing = [], {}, {}
         self.told_left_out, self.line = "", ""
         self.journey.forget()
         self.show_similarity(False)
@@ -215,7 +198,7 @@ class Similar(QObject):
         return words.stage_line(self.stage, self.progress, elapsed, stopping=self._worker.stopping)
 
     def _search(self) -> None:
-        if any(example.like for example in self.examples):
+        if self.question.ready:
             self.hits, self.pictures, self.missing = [], {}, {}
             self.journey.forget()
             self._do(HITS, PICTURES, *([SIMILARITY] if self.wants_similarity else []))
@@ -237,7 +220,7 @@ class Similar(QObject):
         source = self.source
         index = source.chosen_index
         ask = Ask(
-            tuple(self._wants), shown.slide, source.encoder, index, source.left_out, self.examples, self._known,
+            tuple(self._wants), shown.slide, source.encoder, index, source.left_out, self.question.examples, self._known,
             controller.tissue.edit(), self.journey.where(index), before, tuple(self.hits), frozenset(self.pictures),
         )  # fmt: skip
         options, warm, order, moving = viewer_options(), source.warm, controller.camera.first, controller.runs.moving
@@ -312,7 +295,7 @@ class Similar(QObject):
             self.maps_changed.emit()
 
     def _take_examples(self, examples: tuple[Example, ...]) -> None:
-        self.examples = examples
+        self.question.examples = examples
         shown = self._controller.slides.current
         last = examples[-1].asked if examples else None
         if shown is not None and last is not None and shown.slide.content_id == last.content_id:
@@ -330,7 +313,7 @@ class Similar(QObject):
         elif self.hits:
             self.line = similar_words.found_line(self.hits, self.told_left_out)
         if outcome.state != "done":
-            self.examples = tuple(example for example in self.examples if example.asked is not None)
+            self.question.forget_unknown()
             self.wants_similarity = self.range is not None
         self._settle()
 
@@ -343,7 +326,7 @@ class Similar(QObject):
             self.range = None
             self._wants.discard(SIMILARITY)
             self.layers.remove(SIMILARITY)
-        elif any(example.like for example in self.examples):
+        elif self.question.ready:
             self._do(SIMILARITY)
         self.maps_changed.emit()
 
@@ -379,18 +362,18 @@ class Similar(QObject):
         self._stop_work()
         self._wants, self._known = set(), Known()
         self.range = self.shares = None
-        for role in (SIMILARITY, COMPONENTS):
+        for role in SIMILAR_LAYERS:
             self.layers.remove(role)
         arrived = self.journey.arrive()
         shown, index = self._controller.slides.current, self.source.chosen_index
         if shown is not None:
             content_id = shown.slide.content_id
-            if index is None and not arrived and all(known.content_id != content_id for known in self.examples):
+            if index is None and not arrived and not self.question.is_of(content_id):
                 self.clear()
             elif index is not None:
                 # A slide of the index is painted at once; another one would have to be embedded first, unasked.
                 self.wants_similarity = self.wants_similarity and index.holds(content_id)
-                wants = [SIMILARITY] if self.wants_similarity and self.examples else []
+                wants = [SIMILARITY] if self.wants_similarity and self.question.ready else []
                 wants += [PICTURES] if len(self.pictures) < len(self.hits) else []
                 if wants:
                     self._do(*wants)
@@ -415,7 +398,9 @@ class Similar(QObject):
             return ""
         source, path = self.source, Path(shown.slide.path)
         folder = source.chosen_index.folder if source.chosen_index is not None else None
-        return similar_words.command(path, folder, source.encoder, self.examples, source.left_out, self.journey.paths)
+        return similar_words.command(
+            path, folder, source.encoder, self.question.examples, source.left_out, self.journey.paths
+        )
 
     def _say(self, line: str) -> None:
         self.line = line

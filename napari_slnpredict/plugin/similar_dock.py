@@ -25,8 +25,9 @@ from . import similar_words
 from .controller import controller_for
 from .dock_page import DockPage
 from .problem_box import ProblemBox
-from .similar import LIKE, NEW, UNLIKE, Similar, similar_for
+from .similar import Similar, similar_for
 from .similar_gallery import ExampleRow, Gallery
+from .similar_question import LIKE, NEW, UNLIKE
 from .start_section import SLIDE_FILTER
 from .view_section import small_button
 from .widgets import ColourBar, Fold, Row, ThinBar, Words
@@ -163,7 +164,7 @@ class AskRows(QWidget):
         self.click.setChecked(on)
         self.click.setText("Now click a tile on the slide" if on else "Click a tile to find its like")
         self.next_row.setVisible(on)
-        self.next[self._similar.next_click].setChecked(True)
+        self.next[self._similar.question.next_click].setChecked(True)
 
 
 class WorkRows(QWidget):
@@ -259,7 +260,7 @@ class MapRows(Fold):
         """Show what is painted, with unit and range."""
         similar = self._similar
         self.setVisible(similar.has_slide)
-        self.similarity.setEnabled(any(example.like for example in similar.examples))
+        self.similarity.setEnabled(similar.question.ready)
         self.similarity.setChecked(similar.wants_similarity)
         span = similar.range
         self.colours.setVisible(span is not None)

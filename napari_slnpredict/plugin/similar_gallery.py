@@ -145,7 +145,7 @@ class ExampleRow(QWidget):
 
     def refresh(self) -> None:
         """Show the present examples, the latest of too many."""
-        mine = [(k, known) for k, known in enumerate(self._similar.examples) if known.like == self._like]
+        mine = [(k, known) for k, known in enumerate(self._similar.question.examples) if known.like == self._like]
         self.setVisible(bool(mine))
         over = max(0, len(mine) - self.MOST)
         self.more.say(f"and {over} before" if over else "", 200)

@@ -16,6 +16,7 @@ from napari_slnpredict.settings import load_settings
 
 from .model_jobs import NICE, Options
 from .similar_ready import Prepared, Warm, build_network, prepare_job
+from .similar_roles import COMPONENTS, SIMILARITY
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 #: Tiles shown.
 TOP = 20
-#: What can be wanted, in the order in which it is done.
-HITS, PICTURES, SIMILARITY, COMPONENTS = "hits", "pictures", "similarity", "components"
+#: What can be wanted beside the two layers (`similar_roles`).
+HITS, PICTURES = "hits", "pictures"
 
 
 @dataclass(frozen=True)

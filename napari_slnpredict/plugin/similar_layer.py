@@ -14,7 +14,7 @@ from napari_slnpredict.slide.grid import map_tiles
 from .layers import AXES, ROLE_KEY, add_map, add_quietly, assert_gui_thread, place
 from .maps import MAP_LAYERS
 from .score_layer import SCORES
-from .similar_jobs import COMPONENTS, SIMILARITY
+from .similar_roles import COMPONENTS, SIMILAR_LAYERS, SIMILARITY
 
 if TYPE_CHECKING:
     from napari_slnpredict.retrieval import Components, Described
@@ -96,7 +96,7 @@ class SimilarLayers:
         layer, viewer = self.layer(role), self._viewer()
         if layer is not None and viewer is not None:
             viewer.layers.remove(layer)
-        if not any(self._seen(other) for other in (SIMILARITY, COMPONENTS)):
+        if not any(self._seen(other) for other in SIMILAR_LAYERS):
             self.give_back()
 
     def give_back(self) -> None:
@@ -130,7 +130,7 @@ class SimilarLayers:
             role = layer.metadata.get(ROLE_KEY)
             if layer is shown or not layer.visible:
                 continue
-            if role in (SIMILARITY, COMPONENTS):
+            if role in SIMILAR_LAYERS:
                 layer.visible = False
             elif role in (*MAP_LAYERS, SCORES):
                 layer.visible = False

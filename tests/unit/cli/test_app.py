@@ -39,7 +39,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     """A command nobody could find."""
     assert leave(["--help"]) == 0
     out = capsys.readouterr().out
-    for name in ("view", "predict", "embed", "info", "doctor", "demo", "models", "encoders", "phantom"):
+    commands = "view predict embed index search info doctor demo models encoders phantom"
+    for name in commands.split():
         assert f" {name} " in out
 
 
@@ -130,7 +131,9 @@ def test_the_command_line_starts_quickly() -> None:
     pytest.fail(f"importing the command line takes {best:.2f} s")
 
 
-@pytest.mark.parametrize("command", ["predict", "embed", "view", "demo", "info", "doctor", "models", "phantom"])
+@pytest.mark.parametrize(
+    "command", ["predict", "embed", "index", "search", "view", "demo", "info", "doctor", "models", "phantom"]
+)
 def test_help_of_commands_is_light(command: str) -> None:
     """`slnpredict predict --help` must not load the torch stack either."""
     code = (
