@@ -10,6 +10,7 @@ BRACS slides    ``{train,val,test}/Group_*/Type_*/BRACS_*.svs``
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from .tasks import TASKS
 #: Columns of the cohorts made here.
 COLUMNS = ("path", "slide", "patient", "label", "split", "outline")
 NORMAL, TUMOR = "normal", "tumor"
+_SLIDE = re.compile(r"(normal|tumor|test)_\d+", re.IGNORECASE)
 
 
 def camelyon16_cohort(folder: Path) -> Cohort:
@@ -36,17 +38,19 @@ def camelyon16_cohort(folder: Path) -> Cohort:
         No slides, or a test slide that the reference does not name.
     """
     folder = Path(folder)
-    slides = sorted(path for path in folder.rglob("*.tif") if path.stem.split("_")[0] in (NORMAL, TUMOR, "test"))
+    # Masks lie beside the slides with names that go on: tumor_001_mask.tif.
+    slides = sorted(path for path in folder.rglob("*.tif") if _SLIDE.fullmatch(path.stem))
     if not slides:
         raise DataError(
             "holds no slide normal_*.tif, tumor_*.tif or test_*.tif", file=folder, do="give Camelyon16's top folder"
         )
     reference = _reference(folder)
-    outlines = {path.stem: path for path in sorted(folder.rglob("*.xml"))}
+    outlines = {path.stem.lower(): path for path in sorted(folder.rglob("*.xml"))}
     rows = []
     for line, path in enumerate(slides, 1):
-        kind = path.stem.split("_")[0]
-        label = reference.get(path.stem, "") if kind == "test" else kind
+        name = path.stem.lower()
+        kind = name.partition("_")[0]
+        label = reference.get(name, "") if kind == "test" else kind
         if not label and reference:
             raise DataError(f"{one_line(path.name, 80)} is not in the reference", file="reference.csv", do="fetch both")
         rows.append(
@@ -56,7 +60,7 @@ def camelyon16_cohort(folder: Path) -> Cohort:
                 slide=path.stem,
                 label=label,
                 split="test" if kind == "test" else "train",
-                other=MappingProxyType({"outline": str(outlines.get(path.stem, ""))}),
+                other=MappingProxyType({"outline": str(outlines.get(name, ""))}),
             )
         )
     return Cohort(folder, COLUMNS, tuple(rows))
