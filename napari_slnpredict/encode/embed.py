@@ -50,6 +50,7 @@ def embed(
     batch: int = 0,
     threads: int | None = None,
     nice: int = 0,
+    pressed: Callable[[], bool] | None = None,
     watch: Stopwatch | None = None,
     engine: Engine | PlannedEngine | None = None,
 ) -> Job[Bag]:
@@ -74,6 +75,8 @@ def embed(
         As `engines.make_engine`; 0 leaves the batch to the settings.
     nice : int
         10 beside a window: the threads step back behind it.
+    pressed : callable, optional
+        Whether somebody needs the processor just now, as a camera that moves: meanwhile two threads stand aside.
     watch : Stopwatch, optional
         Gets the seconds of ``read``, ``encode`` (summed over threads) and ``write``.
     engine : Engine or PlannedEngine, optional
@@ -121,7 +124,7 @@ def embed(
         store = store_of(engine.precision)
         check_writable(store.folder)
         check_room(store)
-        bag = yield from _Run(slide, store, engine, order, nice, watch or Stopwatch()).job()
+        bag = yield from _Run(slide, store, engine, order, nice, pressed, watch or Stopwatch()).job()
     else:
         store_of(bag.precision).remove_chunks()
         yield Partial("features", (bag.kept, bag.features[bag.kept]))
@@ -160,10 +163,17 @@ class _Run:
     """One run over one slide: what is done, what waits to be sealed, what comes next."""
 
     def __init__(
-        self, slide: Slide, store: FeatureStore, engine: Engine, order: Order | None, nice: int, watch: Stopwatch
+        self,
+        slide: Slide,
+        store: FeatureStore,
+        engine: Engine,
+        order: Order | None,
+        nice: int,
+        pressed: Callable[[], bool] | None,
+        watch: Stopwatch,
     ) -> None:
         self.slide, self.store, self.engine, self.order = slide, store, engine, order
-        self.nice, self.watch = nice, watch
+        self.nice, self.pressed, self.watch = nice, pressed, watch
         n = len(store.grid)
         self.done, self.given = np.zeros(n, bool), np.zeros(n, bool)
         self.waiting: list[Chunk] = []  # computed, not sealed
@@ -199,7 +209,7 @@ class _Run:
         """Embed what is not done. Returns a bag when another process finished it first."""
         if self.done.all():
             return None
-        workers = Workers(self.slide, self.store.grid, self.engine, self.nice)
+        workers = Workers(self.slide, self.store.grid, self.engine, self.nice, self.pressed)
         try:
             while not self.done.all():
                 self._feed(workers)

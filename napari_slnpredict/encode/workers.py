@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 STOP_SECONDS = 1.5
 #: Whoever waits for results is woken by so many tiles, or after so long: each time costs the threads a moment.
 _WAKE_TILES, _WAKE_SECONDS = 64, 0.01
+#: How many threads stand aside for a moving camera, how often they look whether they may go on, and after how long
+#: they do one task in any case.
+_ASIDE_THREADS, _ASIDE_SECONDS, _ASIDE_MOST = 2, 0.03, 1.5
 
 
 @dataclass(frozen=True)
@@ -51,16 +55,30 @@ class Workers:
     engine : Engine
     nice : int
         Linux only: how far the threads step back behind others (10 beside a window).
+    pressed : callable, optional
+        Whether somebody needs the processor just now (a camera that moves): meanwhile two threads stand aside, on a
+        small machine all there are. Priorities alone do not keep a window's frames even, and other systems than
+        Linux have none for threads.
     """
 
-    def __init__(self, slide: Slide, grid: TileGrid, engine: Engine, nice: int = 0) -> None:
+    def __init__(
+        self,
+        slide: Slide,
+        grid: TileGrid,
+        engine: Engine,
+        nice: int = 0,
+        pressed: Callable[[], bool] | None = None,
+    ) -> None:
         self._slide, self._grid, self._engine, self._nice = slide, grid, engine, nice
+        self._pressed = pressed
+        self._stopped = threading.Event()
         self._results = _Results()
         count = max(1, engine.streams)
         self._pool = _Pool(self._results.news, least=count)
         self._ended = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"slnpredict-embed-{i}", daemon=True) for i in range(count)
+            threading.Thread(target=self._work, args=(i < _ASIDE_THREADS,), name=f"slnpredict-embed-{i}", daemon=True)
+            for i in range(count)
         ]
         for thread in self._threads:
             thread.start()
@@ -88,6 +106,7 @@ class Workers:
 
     def stop(self) -> None:
         """Stop without computing what waits; threads inside a long pass end by themselves soon after."""
+        self._stopped.set()
         self._pool.stop()
         deadline = time.monotonic() + STOP_SECONDS
         for thread in self._threads:
@@ -98,7 +117,7 @@ class Workers:
         """Return results nobody fetched; errors after a stop are of no interest."""
         return self._results.fetch()
 
-    def _work(self) -> None:
+    def _work(self, polite: bool) -> None:
         try:
             step_back(self._nice)
             self._engine.enter_thread()
@@ -107,8 +126,17 @@ class Workers:
                     self._embed(task)
                 else:
                     self._read(task)
+                if polite:
+                    self._stand_aside()
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for results
             self._results.fail(error)
+
+    def _stand_aside(self) -> None:
+        """Wait between two tasks while somebody else needs the processor, but never stand still for long."""
+        until = time.monotonic() + _ASIDE_MOST
+        while self._pressed is not None and self._pressed() and time.monotonic() < until:
+            if self._stopped.wait(_ASIDE_SECONDS):
+                return
 
     def _embed(self, tiles: Tiles) -> None:
         start = time.perf_counter()

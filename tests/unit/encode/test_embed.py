@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_slnpredict.encode import embed as module
 from napari_slnpredict.encode import store as store_module
+from napari_slnpredict.encode import workers as workers_module
 from napari_slnpredict.encode.embed import embed, wanted_first
 from napari_slnpredict.encode.features import Bag, read_features
 from napari_slnpredict.encode.store import Chunk, FeatureStore
@@ -408,6 +409,42 @@ def test_threads_step_back_beside_a_window(tmp_path: Path) -> None:
     go(tmp_path, engine=Asking(), nice=10)
     assert found == [10, 10]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+def test_two_threads_stand_aside_while_the_camera_moves(tmp_path: Path) -> None:
+    """Frames would come unevenly while a user pans over a slide under work; or many cores would stand still for it."""
+    passes: dict[bool, list[int]] = {True: [], False: []}  # which threads embedded, while it moved and afterwards
+    moving = threading.Event()
+    moving.set()
+
+    class Watched(FakeEngine):
+        def __call__(self, tiles: NDArray[np.uint8], *, fill: bool = True) -> NDArray[np.float32]:
+            passes[moving.is_set()].append(threading.get_ident())
+            if self.count > 150:
+                moving.clear()
+            return super().__call__(tiles, fill=fill)
+
+    go(tmp_path, Slide(30, 30), make_grid(30, 30), Watched(streams=3, seconds=0.003), pressed=moving.is_set)
+    by_thread = sorted(passes[True].count(thread) for thread in set(passes[False]))
+    assert len(by_thread) == 3
+    assert by_thread[2] > 30
+    assert by_thread[1] <= 1  # begun before it asked
+
+
+def test_a_camera_that_never_rests_only_slows_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on a small machine would never end for a user who keeps panning, and Cancel would hang."""
+    monkeypatch.setattr(workers_module, "_ASIDE_MOST", 0.02)
+    bag = go(tmp_path, engine=FakeEngine(streams=1, batch=8), pressed=lambda: True)
+    assert len(bag) == 81
+    monkeypatch.setattr(workers_module, "_ASIDE_MOST", 60.0)
+    engine, begin = FakeEngine(streams=1), time.monotonic()
+    with pytest.raises(Cancelled):
+        go(
+            tmp_path, Slide(20, 20), make_grid(20, 20), engine, pressed=lambda: True,
+            cancelled=lambda: time.monotonic() - begin > 0.3,
+        )  # fmt: skip
+    assert time.monotonic() - begin < 5
+    assert not our_threads()
 
 
 def test_slow_encoders_seal_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
