@@ -54,6 +54,11 @@ class Look:
     def srgb(self, on: bool) -> None:
         self._wanted = on
 
+    @property
+    def key(self) -> str | None:
+        """What its tiles are remembered under; None: as stored."""
+        return "srgb" if self.srgb else None
+
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return pixels as they shall be shown."""
         if not self.srgb or self._convert is None or not pixels.size:

@@ -23,6 +23,8 @@ from .controller import Controller, controller_for
 from .here_section import HereSection
 from .map_section import MapSection
 from .scores_section import ScoreButton, ScoreQuestion
+from .similar_button import SimilarButton
+from .stain_section import StainRows
 from .start_section import ModelRows, ProblemRow, RunRows, SlideRows
 from .view_section import ViewRows
 
@@ -78,6 +80,7 @@ class PredictDock(QScrollArea):
         layout.setSpacing(6)
         self.slide = SlideRows(self.controller)
         self.view = ViewRows(self.controller)
+        self.stain = StainRows(self.controller)
         self.model = ModelRows(self.controller)
         self.run = RunRows(self.controller)
         self.problem = ProblemRow(self.controller)
@@ -85,11 +88,12 @@ class PredictDock(QScrollArea):
         self.score_question = ScoreQuestion(self.controller)
         self.map = MapSection(self.controller)
         self.here = HereSection(self.controller)
+        self.similar_button = SimilarButton(self.controller)
         self.score_button = ScoreButton(self.controller)
         self.ends = EndRow(self.controller)
         sections = (
-            self.slide, self.view, self.model, self.run, self.problem, self.score_question, self.answer, self.map,
-            self.here, self.score_button, self.ends,
+            self.slide, self.view, self.stain, self.model, self.run, self.problem, self.score_question, self.answer,
+            self.map, self.here, self.similar_button, self.score_button, self.ends,
         )  # fmt: skip
         for section in sections:
             layout.addWidget(section)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from . import screen
 from .ahead import Trend, from_centre
 from .cache import Shelf
 from .display_level import DisplayLevel
+from .display_look import AsStored, Look
 from .loading import Loader
 from .pages import pages
 from .pyramid import Pyramid
@@ -44,24 +45,6 @@ class SlideLeft(Exception):
     """Nobody looks any more."""
 
 
-class Look(Protocol):
-    """How colours are shown: called with pixels as stored."""
-
-    srgb: bool
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
-
-
-class AsStored:
-    """Colours as they are in the file."""
-
-    srgb = False
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return pixels as they are."""
-        return pixels
-
-
 def _nothing(*_: object) -> None:
     pass
 
@@ -74,7 +57,8 @@ class DisplayPyramid:
     tiles : Pyramid
     damaged : callable
         Rectangles met so far that cannot be decoded: `Slide.damaged`.
-    look : Look
+    look : Look, optional
+        By default pixels are shown as stored.
     hold : callable
         Returns a function that lets go again, None when the slide is leaving: nothing is read then, all is white.
 
@@ -99,6 +83,7 @@ class DisplayPyramid:
         self._resident = _resident_from(self.plan)
         self._pinned: dict[Key, Tile] = {}
         self._rough: NDArray[np.uint8] | None = None
+        self._rough_shown: tuple[Hashable, NDArray[np.uint8]] | None = None
         self._ended = False
         self._trend = Trend()
         self.on_arrival: Callable[[], None] = _nothing
@@ -122,12 +107,22 @@ class DisplayPyramid:
             self._rough = sketch(self._tiles, stored, SKETCH_SECONDS)
             self._loader.errands(key for keys in levels for key in keys)
 
+    def twin(self, look: Look) -> DisplayPyramid:
+        """Return the same slide in another look, ready to be shown beside this one: small levels are painted now.
+
+        Stored tiles, and what stays in memory of them, are shared.
+        """
+        other = DisplayPyramid(self._tiles, self._damaged, look, self._hold)
+        other._pinned, other._rough = self._pinned, self._rough
+        spread(other._make, [key for key in self._pinned.copy() if other._shown(key) is None])
+        return other
+
     def close(self) -> None:
         """End the threads; whoever still asks gets white."""
         self._ended = True
         self._loader.close()
-        self._pinned.clear()
-        self._rough = None
+        self._pinned = {}  # not cleared: a twin may show them still
+        self._rough = self._rough_shown = None
 
     def is_resident(self, level: int) -> bool:
         """Whether a level stays in memory."""
@@ -173,7 +168,7 @@ class DisplayPyramid:
             columns = range(x // shape.tile_width, -(-x_end // shape.tile_width))
             rows = range(y // shape.tile_height, -(-y_end // shape.tile_height))
             there, lacking = self._find([(level, column, row) for row in rows for column in columns])
-            ahead = self._trend.ahead(self.plan, level, columns, rows, self._known)
+            ahead = self._trend.ahead(self.plan, level, columns, rows, self._remembered)
             if lacking or ahead:
                 self._loader.load(from_centre(lacking, columns, rows), ahead, started + BUDGET)
             if lacking:
@@ -197,7 +192,7 @@ class DisplayPyramid:
             for row in range(y // shape.tile_height, -(-y_end // shape.tile_height)):
                 for column in range(x // shape.tile_width, -(-x_end // shape.tile_width)):
                     key = (level, column, row)
-                    there[key] = self._painted(key, self._raw(key))
+                    there[key] = self._painted(key, self._raw(key)).pixels
             self._paste(out, level, there, [], (x, y))
         finally:
             release()
@@ -243,10 +238,18 @@ class DisplayPyramid:
         if self._rough is None:
             out[:] = WHITE
             return
-        rough = self._look(self._rough)
+        rough = self._painted_rough(self._rough)
         columns = _enlarged(corner[0], width, here.width, rough.shape[1])
         rows = _enlarged(corner[1], height, here.height, rough.shape[0])
         np.take(rough.take(columns, axis=1), rows, axis=0, out=out, mode="clip")
+
+    def _painted_rough(self, rough: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        key = self._look.key
+        if key is None:
+            return rough
+        if self._rough_shown is None or self._rough_shown[0] != key:
+            self._rough_shown = key, self._look(rough)
+        return self._rough_shown[1]
 
     def _whole(self, level: int, columns: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.uint8] | None:
         """Return a rectangle of a level if all its tiles are in memory."""
@@ -286,15 +289,23 @@ class DisplayPyramid:
         return there, lacking
 
     def _shown(self, key: Key) -> NDArray[np.uint8] | None:
-        if self._look.srgb:
-            painted = self._tiles.cache.get((*key, "srgb"))
+        look = self._look.key
+        if look is not None:
+            painted: Tile | None = self._tiles.cache.get((*key, look))
             small = self._pinned.get(key) if painted is None else None
             if small is not None:  # converted on the spot: a change of colours must not leave the screen white
-                painted = Tile(self._painted(key, small))
-                self._tiles.cache.put((*key, "srgb"), painted)
+                painted = self._painted(key, small)
             return None if painted is None else painted.pixels
         tile = self._known(key)
         return None if tile is None else self._hatched(key, tile)
+
+    def _remembered(self, key: Key) -> Tile | None:
+        """Return a tile that need not be loaded to be shown."""
+        look = self._look.key
+        if look is None or key in self._pinned:
+            return self._known(key)
+        painted: Tile | None = self._tiles.cache.get((*key, look))
+        return painted
 
     def _known(self, key: Key) -> Tile | None:
         """Return a tile as stored (or halved) that is in memory."""
@@ -323,8 +334,8 @@ class DisplayPyramid:
             return False
         try:
             tile = self._raw(key)
-            if self._look.srgb:
-                self._tiles.cache.put((*key, "srgb"), Tile(self._painted(key, tile)))
+            if self._look.key is not None:
+                self._painted(key, tile)
         finally:
             release()
         return True
@@ -358,9 +369,15 @@ class DisplayPyramid:
         x, y, _, _ = shape.box(key[1], key[2])
         return hatched(tile, x, y, shape.downsample, self._damaged())
 
-    def _painted(self, key: Key, tile: Tile) -> NDArray[np.uint8]:
-        pixels = self._hatched(key, tile)
-        return self._look(np.ascontiguousarray(pixels)) if self._look.srgb else pixels
+    def _painted(self, key: Key, tile: Tile) -> Tile:
+        """Return a tile in the present look and remember it; hatching is a sign, not tissue, and keeps its colours."""
+        look = self._look.key
+        if look is None:
+            return Tile(self._hatched(key, tile))
+        pixels = self._look(np.ascontiguousarray(tile.pixels))
+        painted = Tile(self._hatched(key, replace(tile, pixels=pixels)))
+        self._tiles.cache.put((*key, look), painted, Shelf.DEAR if self.is_resident(key[0]) else Shelf.COMMON)
+        return painted
 
 
 def _enlarged(start: int, length: int, here: int, there: int) -> NDArray[np.intp]:

@@ -10,10 +10,10 @@
 
 from .jitter import JitterSpec, jitter
 from .macenko import fit_macenko
-from .matrix import REFERENCE, ColourFit, FitSpec, Outcome, StainFit, StainMatrix, fit_of
-from .of_slide import slide_stain, stained_levels
+from .matrix import REFERENCE, ColourFit, FitSpec, Outcome, SlideColours, StainFit, StainMatrix, fit_of
+from .of_slide import painter, slide_colours, slide_stain, stained_levels
 from .paint import Restainer
-from .reinhard import fit_reinhard, recolour
+from .reinhard import Recolourer, fit_reinhard, recolour
 from .restain import NORMALISERS, Normaliser, find_normaliser, restain
 from .unmix import amounts
 from .vahadane import fit_vahadane
@@ -26,7 +26,9 @@ __all__ = [
     "JitterSpec",
     "Normaliser",
     "Outcome",
+    "Recolourer",
     "Restainer",
+    "SlideColours",
     "StainFit",
     "StainMatrix",
     "amounts",
@@ -36,8 +38,10 @@ __all__ = [
     "fit_reinhard",
     "fit_vahadane",
     "jitter",
+    "painter",
     "recolour",
     "restain",
+    "slide_colours",
     "slide_stain",
     "stained_levels",
 ]

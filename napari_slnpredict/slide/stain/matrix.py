@@ -91,6 +91,11 @@ class StainMatrix:
         first, second = self.array
         return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(first, second)), first @ second)))
 
+    @property
+    def is_brown(self) -> bool:
+        """Whether the second stain takes more blue than green light: DAB and its like, in place of eosin."""
+        return bool(self.array[1, 2] > self.array[1, 1])
+
     def angle_to(self, other: StainMatrix) -> tuple[float, float]:
         """Angle between each stain and the same stain of another slide, degrees."""
         cosine = np.clip((self.array * other.array).sum(axis=1), -1, 1)
@@ -190,6 +195,28 @@ class ColourFit:
         torch = import_torch()
         chosen = torch.as_tensor(indices, device=self.outcome.device, dtype=torch.int64).reshape(-1)
         return ColourFit(self.mean[chosen], self.deviation[chosen], self.outcome[chosen])
+
+
+@dataclass(frozen=True)
+class SlideColours:
+    """Mean and deviation of one slide's tissue in CIELAB, for Reinhard's method; plain numbers, as `StainMatrix`.
+
+    Attributes
+    ----------
+    mean, deviation : (float, float, float)
+        L, a, b.
+    tiles, failed : int
+        Tiles they were taken over, and tiles that were looked at in vain.
+    """
+
+    mean: Colour
+    deviation: Colour
+    tiles: int = 0
+    failed: int = 0
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (*self.mean, *self.deviation))) or min(self.deviation) <= 0:
+            raise ValueError(f"no colours of a slide: mean {self.mean}, deviation {self.deviation}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from napari_slnpredict.slide.tissue import TissueMask, glass_colour
 from napari_slnpredict.torch_door import import_torch
 
 from .macenko import fit_macenko
-from .matrix import Colour, FitSpec, Outcome, StainFit, StainMatrix, matrix_of
+from .matrix import Colour, ColourFit, FitSpec, Outcome, SlideColours, StainFit, StainMatrix, matrix_of
 from .paint import Restainer
+from .reinhard import Recolourer, colours_of, fit_reinhard
 from .vahadane import fit_vahadane
 
 if TYPE_CHECKING:
@@ -85,6 +87,60 @@ def slide_stain(
             f"its two stains are hardly apart ({matrix.angle:.0f} degrees): in another stain it may look blotchy"
         )
     return matrix
+
+
+def slide_colours(slide: Slide, tissue: TissueMask, *, tiles: int = TILES) -> Job[SlideColours]:
+    """Take mean and deviation of a slide's tissue, for Reinhard's method, over the tiles `slide_stain` looks at.
+
+    Raises
+    ------
+    SlideError
+        No tile of it has more than one colour.
+    """
+    grid, chosen = _spread_tiles(slide, tissue, tiles)
+    yield Stage("stain", "Looking at the colours", len(chosen), "tiles")
+    meter, now = Meter(len(chosen)), Throttle()
+    found: list[ColourFit] = []
+    for pixels in _read(slide, grid, chosen):
+        found.append(fit_reinhard(import_torch().from_numpy(pixels)))
+        meter.done += len(pixels)
+        if now():
+            yield meter.progress()
+    colours = colours_of(found)
+    if colours is None:
+        raise SlideError(
+            "no place of its tissue has more than one colour", file=slide.path, do="choose a stained slide"
+        )
+    return colours
+
+
+def painter(
+    source: StainMatrix | SlideColours, target: StainMatrix | SlideColours, file: Path | None = None
+) -> Restainer | Recolourer:
+    """Return what paints the source's pixels as the target's, for stains of one kind.
+
+    Parameters
+    ----------
+    file : Path, optional
+        The source's, for the message.
+
+    Raises
+    ------
+    SlideError
+        One of them has a brown dye in place of eosin (immunohistochemistry): brown would come out pink.
+    """
+    if isinstance(source, SlideColours) and isinstance(target, SlideColours):
+        return Recolourer(source, target)
+    if isinstance(source, SlideColours) or isinstance(target, SlideColours):
+        raise ValueError("colours and dyes do not go together")
+    if source.is_brown != target.is_brown:
+        which = "its second stain is" if source.is_brown else "the other slide's second stain is"
+        raise SlideError(
+            f"{which} brown, as in immunohistochemistry, and not eosin: each would come out in the other's meaning",
+            file=file,
+            do="choose a slide with the same two stains",
+        )
+    return Restainer(source, target)
 
 
 def _spread_tiles(slide: Slide, tissue: TissueMask, tiles: int) -> tuple[TileGrid, NDArray[np.int64]]:

@@ -7,12 +7,17 @@ else the share of glass in a tile would decide its colour.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_slnpredict.torch_door import import_torch
 
 from .density import densities, full_precision, in_pieces, light, masked_mean, tissue_weight, to_tiles
-from .matrix import WHITE, ColourFit, FitSpec, Outcome
+from .matrix import WHITE, ColourFit, FitSpec, Outcome, SlideColours
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +84,57 @@ def recolour(tiles: Tensor, source: ColourFit, target: ColourFit) -> Tensor:
     made = torch.cat(parts) if parts else tiles
     chosen: Tensor = torch.where(usable[:, None, None, None], made, tiles)
     return chosen
+
+
+def colours_of(found: list[ColourFit]) -> SlideColours | None:
+    """Return the colours of a slide from those of its tiles, as if its tissue were one picture; None without any.
+
+    The deviation is that within tiles and between them: tiles of one slide differ.
+    """
+    torch = import_torch()
+    fine = torch.cat([fit.outcome for fit in found] or [torch.empty(0)]) == Outcome.FINE
+    if not bool(fine.any()):
+        return None
+    means, deviations = (
+        torch.cat([getattr(fit, part) for fit in found])[fine].double() for part in ("mean", "deviation")
+    )
+    spread = (deviations.square().mean(dim=0) + means.var(dim=0, correction=0)).sqrt()
+    first, second, third = means.mean(dim=0).tolist()
+    light_, red, yellow = spread.clamp_min(LEAST_DEVIATION).tolist()
+    count = int(fine.sum())
+    return SlideColours((first, second, third), (light_, red, yellow), count, len(fine) - count)
+
+
+@dataclass(frozen=True)
+class Recolourer:
+    """Gives pixels of one slide the colours of another (`recolour`), for a whole slide tile by tile.
+
+    Attributes
+    ----------
+    source, target : SlideColours
+    """
+
+    source: SlideColours
+    target: SlideColours
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return (h, w, 3) uint8 in the target's colours."""
+        tile = import_torch().from_numpy(np.ascontiguousarray(pixels))[None]
+        made: NDArray[np.uint8] = recolour(tile, *self._fits)[0].numpy()
+        return made
+
+    @cached_property
+    def _fits(self) -> tuple[ColourFit, ColourFit]:
+        torch = import_torch()
+        first, second = (
+            ColourFit(
+                torch.tensor([colours.mean], dtype=torch.float32),
+                torch.tensor([colours.deviation], dtype=torch.float32),
+                torch.tensor([int(Outcome.FINE)]),
+            )
+            for colours in (self.source, self.target)
+        )
+        return first, second
 
 
 def _moved(tiles: Tensor, source: ColourFit, target: ColourFit) -> Tensor:

@@ -255,10 +255,11 @@ def test_a_hanging_drive_blocks_nobody(show: Callable[..., DisplayPyramid], monk
 class Inverted:
     """A look that nobody could overlook."""
 
-    srgb = False
+    key: str | None = None
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return 255 - pixels if self.srgb else pixels
+        assert self.key, "called though pixels are shown as stored"
+        return 255 - pixels
 
 
 def test_other_colours_at_once_and_exact(show: Callable[..., DisplayPyramid]) -> None:
@@ -267,13 +268,41 @@ def test_other_colours_at_once_and_exact(show: Callable[..., DisplayPyramid]) ->
     pyramid = show(Memory(BASE, SMALL), look=look)
     pyramid.levels[0][0:300, 0:300]
     settled(pyramid)
-    look.srgb = True
+    look.key = "inverted"
     first = pyramid.levels[0][0:300, 0:300].astype(int)
     assert np.abs(first - (255 - BASE[:300, :300].astype(int))).mean() < 60
     settled(pyramid)
     assert np.array_equal(pyramid.levels[0][0:300, 0:300], 255 - BASE[:300, :300])
-    look.srgb = False
+    look.key = None
     assert np.array_equal(pyramid.levels[0][0:300, 0:300], BASE[:300, :300])
+
+
+def test_a_twin_shows_another_look_beside_the_first(show: Callable[..., DisplayPyramid]) -> None:
+    """A second layer would read the file anew, mix its colours into the first, paint the hatching, or end it."""
+    source = Memory(BASE, SMALL)
+    source.bad = {(0, 2, 2)}
+    damaged = [(0, 2 * SIDE, 2 * SIDE, SIDE, SIDE)]
+    raw = show(source, damaged=lambda: damaged)
+    look = Inverted()
+    look.key = "inverted"
+    raw.levels[0][0:300, 0:300]
+    settled(raw)
+    asked, twin = len(source.asked), raw.twin(look)
+    try:
+        assert np.array_equal(twin.levels[-1][:, :], 255 - raw.levels[-1][:, :])
+        first = twin.levels[0][0:300, 0:300].astype(int)
+        settled(twin)
+        seen, plain = twin.levels[0][0:300, 0:300], raw.levels[0][0:300, 0:300]
+        there = np.ones((300, 300), bool)
+        there[128:192, 128:192] = False
+        assert np.abs(first - seen)[there].mean() < 60, "a place not painted yet is a hole"
+        assert np.array_equal(seen[there], 255 - plain[there])
+        assert np.array_equal(seen[~there], plain[~there]), "the hatching was painted"
+        assert [place for place in source.asked[asked:] if max(place[1:]) <= 4] == [], "tiles were read twice"
+        assert np.array_equal(twin.levels[0].exact(0, 100, 0, 100), 255 - BASE[:100, :100])
+    finally:
+        twin.close()
+    assert np.array_equal(raw.levels[0][0:100, 0:100], BASE[:100, :100])
 
 
 def test_a_leaving_slide_is_white(show: Callable[..., DisplayPyramid]) -> None:

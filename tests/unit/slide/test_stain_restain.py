@@ -23,8 +23,11 @@ from napari_slnpredict.slide.stain import (
     StainMatrix,
     fit_macenko,
     fit_of,
+    fit_reinhard,
     jitter,
+    painter,
     restain,
+    slide_colours,
     slide_stain,
     stained_levels,
 )
@@ -34,7 +37,7 @@ from napari_slnpredict.slide.tissue import find_tissue, tissue_from_mask
 
 from .fakes import ArraySlide
 from .made_slides import halved, write_aperio
-from .made_tiles import LAB_A, LAB_B, angle, tile, unit
+from .made_tiles import IHC, LAB_A, LAB_B, angle, tile, unit
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -280,6 +283,42 @@ def test_a_slide_without_stain_is_refused() -> None:
     nothing = tissue_from_mask(np.zeros((150, 150), bool), 8.0)
     with pytest.raises(SlideError, match="two stains"):
         run(slide_stain(stained_slide(), nothing))
+
+
+def test_brown_and_eosin_do_not_go_together() -> None:
+    """Brown, which marks a protein, would be shown as eosin, which marks nothing of the kind; or the other way."""
+    brown = matrix(IHC)
+    assert (A.is_brown, B.is_brown, REFERENCE.is_brown, brown.is_brown) == (False, False, False, True)
+    for source, target in ((brown, A), (A, brown)):
+        with pytest.raises(SlideError, match="brown"):
+            painter(source, target)
+    assert painter(brown, brown) == Restainer(brown, brown)
+    assert painter(A, B) == Restainer(A, B)
+
+
+def test_a_slides_colours() -> None:
+    """Reinhard's method for a whole slide: as if its tiles were one picture, and the same wherever a tile is cut."""
+    slide, other = stained_slide(), stained_slide(LAB_B)
+    events: list[Event] = []
+    found = run(slide_colours(slide, all_tissue(slide)), events.append)
+    assert isinstance(events[0], Stage)
+    assert found == run(slide_colours(slide, all_tissue(slide)))
+    pixels = slide.levels[0][0]
+    whole = fit_reinhard(torch.from_numpy(pixels[None, :, 320:]))
+    np.testing.assert_allclose(found.mean, whole.mean[0], atol=1.0)
+    np.testing.assert_allclose(found.deviation, whole.deviation[0], rtol=0.1)
+    wanted = run(slide_colours(other, all_tissue(other)))
+    paint = painter(found, wanted)
+    made = paint(pixels[300:556, 300:556])
+    assert np.array_equal(made[40:90, 20:60], paint(pixels[340:390, 320:360]))
+    reached = fit_reinhard(torch.from_numpy(paint(pixels)[None, :, 320:]))
+    np.testing.assert_allclose(reached.mean[0], wanted.mean, atol=2.5)
+    blank = stained_slide()
+    blank.levels[0][0][...] = 235
+    with pytest.raises(SlideError, match="one colour"):
+        run(slide_colours(blank, all_tissue(blank)))
+    with pytest.raises(ValueError, match="no colours of a slide"):
+        replace(found, deviation=(0.0, 1.0, 1.0))
 
 
 def test_levels_in_another_stain(tmp_path: Path) -> None:
