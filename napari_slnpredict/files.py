@@ -83,15 +83,17 @@ def extend_file(path: Path, pieces: Iterable[bytes]) -> Iterator[int]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        target = path.open("ab")
+        # Unbuffered: what could not be written is not tried again when the file is closed.
+        target = path.open("ab", buffering=0)
     except OSError as error:
         raise _resource_error(error, path) from error
     with target:
         try:
             for piece in pieces:
+                rest = memoryview(piece)
                 try:
-                    target.write(piece)
-                    target.flush()
+                    while rest:
+                        rest = rest[target.write(rest) :]
                 except OSError as error:
                     raise _resource_error(error, path) from error
                 yield target.tell()

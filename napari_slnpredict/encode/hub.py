@@ -252,7 +252,7 @@ def _length(answer: Answer, place: HubFile) -> int:
 def _check_room(place: HubFile, folder: Path, coming: int, total: int, most_bytes: int) -> None:
     if total > most_bytes:
         raise UnsafeFile(
-            f"has {total / 1e6:.0f} MB; this network's weights have {most_bytes / 1e6:.0f} at most",
+            f"has {total / 1e6:.0f} MB; the weights of this network have {most_bytes / 1e6:.0f} at most",
             file=place.file,
             do="check revision and repository",
         )

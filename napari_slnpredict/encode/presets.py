@@ -167,7 +167,7 @@ PRESETS = {
         _kaiko("s", 8, 384, 21.7, "vit_small_patch8_224"),
         _kaiko("b", 16, 768, 85.8, "vit_base_patch16_224"),
         _kaiko("b", 8, 768, 85.8, "vit_base_patch8_224"),
-        _kaiko("l", 14, 1024, 303.2, "vit_large_patch14_reg4_dinov2", img_size=518),
+        _kaiko("l", 14, 1024, 304.4, "vit_large_patch14_reg4_dinov2", img_size=518),
         _lunit(16),
         _lunit(8),
         Preset(

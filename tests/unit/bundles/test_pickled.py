@@ -104,7 +104,7 @@ def test_an_old_torch_reads_no_strangers_file(tmp_path: Path, monkeypatch: pytes
     """The restricted loader had a hole before 2.6."""
     (tmp_path / "m.bin").write_bytes(saved({"w": import_torch().zeros(2)}))
     monkeypatch.setattr(import_torch(), "__version__", "2.5.1+cpu")
-    with pytest.raises(ModelError, match=r"update torch to 2\.6"):
+    with pytest.raises(ModelError, match=r"Update torch to 2\.6"):
         read_checkpoint(tmp_path / "m.bin")
 
 

@@ -202,7 +202,7 @@ def test_nothing_unpinned_is_fetched(changes: dict[str, str]) -> None:
 
 def test_a_file_too_large_or_a_full_disk_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk would be full after an hour."""
-    with pytest.raises(UnsafeFile, match="3 MB; this network's weights have 1 MB"):
+    with pytest.raises(UnsafeFile, match="3 MB; the weights of this network have 1 at most"):
         get(Hub(), tmp_path, most=10**6)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 5}))
     with pytest.raises(ResourceError, match="needs 3 MB; 0 are free"):
