@@ -143,7 +143,7 @@ def refuse_shared_patients(cohort: Cohort, fold: Fold) -> None:
         raise DataError(
             f"{len(shared)} patients are on two sides of the split: {_some(shared)}",
             file=cohort.file,
-            do="put all slides of a patient on one side: tested on patients it has seen, a model looks better than it is",
+            do="put all slides of a patient on one side: a model looks too good on patients it has seen",
         )
 
 
