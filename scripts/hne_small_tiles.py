@@ -1,6 +1,7 @@
-"""The tiles that `train_hne_small.py` learns from and is judged on: 128 px at 1 um per pixel.
+"""The tiles that `train_hne_small.py` learns from: 128 px at 1 um per pixel.
 
-Nothing that is judged is seen in training: PCam is divided by the hash of the file's name, phantoms by slide.
+Of the labelled tile sets only the half called "train" in `tile_split.csv` is learned from; `judge_hne_small.py` reads
+the other one. Of a cohort of slides only ``split=train`` is.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from make_tile_split import SPLIT, TRAIN
 from numpy.typing import NDArray
 from PIL import Image
 
+from napari_slnpredict.cohort.table import read_cohort
+from napari_slnpredict.encode.sampling import slide_tiles
+from napari_slnpredict.events import run
 from napari_slnpredict.phantom.scene import FIELD_UM, Tissue
 from napari_slnpredict.phantom.tasks import make_slide
 from napari_slnpredict.slide.blocks import plan_blocks, read_block
@@ -26,6 +31,9 @@ from napari_slnpredict.slide.tissue import find_tissue
 
 TILE_PX = 128
 SPEC = GridSpec(TILE_PX, 1.0, 0, 0.5)
+#: Side of a picture in px at about 1 um/px, as far as that is known, before it is cut or padded to 128 px tiles.
+# CRC-VAL-HE-7K stays out: copies of it name different licences, and its own could not be read.
+TILE_SETS = {"pcam_lymph_node": 96, "oral_tissue": 128, "osteosarcoma": 512}
 MAJORITY = 0.6  # share of a tile one kind of tissue must cover to name it
 #: Kinds of tissue a tile may be named by.
 _NAMED = ("STROMA", "NEST", "ALTERED", "LYMPHOID", "PALE", "SINUS", "DEPOSIT", "FAT")
@@ -40,11 +48,14 @@ class TileSet:
     ----------
     pixels : (n, 128, 128, 3) uint8
     labels : (n,) int64, -1 where there is none
-    groups : (n,) str, slide or file
+    groups : (n,) str
+        Slide, where one is known, else the file: never on both sides of a division.
     classes : tuple of str
     slides : tuple of str
         Content ids of the slides they come from; empty for tile sets.
     patients : tuple of str
+    files : tuple of str
+        SHA-256 of the pictures they come from; empty for slides.
     """
 
     name: str
@@ -54,34 +65,44 @@ class TileSet:
     classes: tuple[str, ...]
     slides: tuple[str, ...] = ()
     patients: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def part(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> TileSet:
         """Return some of the tiles."""
         return TileSet(
-            self.name, self.pixels[rows], self.labels[rows], self.groups[rows], self.classes, self.slides, self.patients
-        )
+            self.name, self.pixels[rows], self.labels[rows], self.groups[rows], self.classes, self.slides,
+            self.patients, self.files,
+        )  # fmt: skip
 
 
-def held_out(name: str, share: float = 0.4) -> bool:
-    """Whether a file is never seen in training; decided by its name alone."""
-    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8 < share
+def training_half(folder: Path, name: str) -> TileSet:
+    """Return the tiles of a set that training may see."""
+    return read_half(folder, name, TRAIN)
 
 
-def read_tile_set(folder: Path, name: str, side: int) -> TileSet:
-    """Read one of the zipped tile sets; pictures are brought to `side` px, cut or mirrored to 128 px tiles."""
+def read_half(folder: Path, name: str, half: str, split: Path = SPLIT) -> TileSet:
+    """Read one half of a zipped tile set; every picture must be the one the division names."""
+    with split.open(newline="", encoding="utf-8") as source:
+        wanted = {
+            row["file"]: row["sha256"] for row in csv.DictReader(source) if (row["set"], row["split"]) == (name, half)
+        }
     with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as source:
-        rows = list(csv.DictReader(source))
-    classes = tuple(sorted({row["label"] for row in rows}))
+        table = list(csv.DictReader(source))
+    classes = tuple(sorted({row["label"] for row in table}))
     pixels, labels, groups = [], [], []
     with zipfile.ZipFile(folder / f"{name}.zip") as archive:
         members = {Path(member).name: member for member in archive.namelist()}
-        for row in rows:
-            picture = Image.open(io.BytesIO(archive.read(members[row["file"]]))).convert("RGB")
-            for tile in _tiles_of(picture, side):
+        for row in (row for row in table if row["file"] in wanted):
+            data = archive.read(members[row["file"]])
+            if hashlib.sha256(data).hexdigest() != wanted[row["file"]]:
+                raise SystemExit(f"{name}/{row['file']} is not the picture that was divided")
+            picture = Image.open(io.BytesIO(data)).convert("RGB")
+            for tile in _tiles_of(picture, TILE_SETS[name]):
                 pixels.append(tile)
                 labels.append(classes.index(row["label"]))
-                groups.append(row["file"])
-    return TileSet(name, np.stack(pixels), np.asarray(labels), np.asarray(groups), classes)
+                groups.append(row["slide"] or row["file"])
+    files = tuple(sorted(wanted.values()))
+    return TileSet(name, np.stack(pixels), np.asarray(labels), np.asarray(groups), classes, files=files)
 
 
 def _tiles_of(picture: Image.Image, side: int) -> Iterator[NDArray[np.uint8]]:
@@ -102,11 +123,11 @@ def read_phantoms(folder: Path, split: str, per_kind: int, seed: int) -> TileSet
     """Read tiles named by the truth from the slides of one split of a phantom cohort, `per_kind` a slide at most."""
     pixels, labels, groups, slides, patients = [], [], [], [], []
     rng = np.random.default_rng(seed)
-    for row in _rows(folder / "cohort.csv"):
-        if row["split"] != split or row["stain"] != "HE":
+    for row in read_cohort(folder / "cohort.csv").rows:
+        if row.split != split or row.stain != "HE":
             continue
-        truth = np.asarray(Image.open(folder / "truth" / f"{row['slide']}.png"))
-        with open_slide(folder / row["path"]) as slide:
+        truth = np.asarray(Image.open(folder / "truth" / f"{row.slide}.png"))
+        with open_slide(row.path) as slide:
             grid = lay_grid(slide, find_tissue(slide), SPEC)
             kinds = np.array([majority(truth, *place) for place in grid.locations])
             chosen = _balanced(rng, kinds, per_kind)
@@ -114,9 +135,9 @@ def read_phantoms(folder: Path, split: str, per_kind: int, seed: int) -> TileSet
                 tiles = read_block(slide, grid, block)
                 pixels.append(tiles.pixels)
                 labels.append(kinds[tiles.indices])
-                groups += [f"{row['site']}:{row['slide']}"] * len(tiles.indices)
+                groups += [f"{row.site}:{row.slide}"] * len(tiles.indices)
             slides.append(slide.content_id)
-            patients.append(row["patient"])
+            patients.append(row.patient)
     codes = np.concatenate(labels)
     names = tuple(Tissue(code).name.lower() for code in KINDS)
     places = np.array([KINDS.index(code) for code in codes])
@@ -155,26 +176,12 @@ def _balanced(rng: np.random.Generator, kinds: NDArray[np.int64], per_kind: int)
     return np.sort(np.concatenate(chosen))
 
 
-def read_real_slides(folder: Path, per_slide: int, seed: int) -> TileSet:
-    """Read tiles of the cohort's H&E training slides, spread over each slide; coarser slides are enlarged."""
-    rng = np.random.default_rng(seed)
-    pixels, groups, slides, patients = [], [], [], []
-    for row in _rows(folder / "cohort.csv"):
-        if row["split"] != "train" or row["stain"] != "HE":
-            continue
-        with open_slide(folder / row["path"]) as slide:
-            grid = lay_grid(slide, find_tissue(slide), SPEC)
-            chosen = np.sort(rng.permutation(len(grid))[:per_slide])
-            for block in plan_blocks(grid, chosen):
-                pixels.append(read_block(slide, grid, block).pixels)
-                groups += [row["slide"]] * len(block)
-            slides.append(slide.content_id)
-            patients.append(row["patient"])
-    tiles = np.concatenate(pixels)
-    none = np.full(len(tiles), -1)
-    return TileSet("real slides", tiles, none, np.asarray(groups), (), tuple(slides), tuple(sorted(set(patients))))
-
-
-def _rows(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="", encoding="utf-8-sig") as source:
-        return list(csv.DictReader(source))
+def slide_set(folder: Path, split: str, per_slide: int) -> TileSet:
+    """Return tiles of one split's H&E slides, spread over each slide, with the slide's label; coarser ones enlarged."""
+    rows = [row for row in read_cohort(folder / "cohort.csv").rows if (row.split, row.stain) == (split, "HE")]
+    with run(slide_tiles(rows, SPEC, most=per_slide)) as data:
+        table = data.table
+        pixels = data.read(np.arange(len(table)))
+    ids = np.array([facts.slide_id for facts in table.slides])
+    contents = tuple(facts.content_id for facts in table.slides)
+    return TileSet("real slides", pixels, table.label, ids[table.slide], table.classes, contents, table.patients)

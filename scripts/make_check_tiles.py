@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from hne_small_tiles import SPEC, held_out, read_tile_set
+from hne_small_tiles import SPEC, training_half
 from numpy.typing import NDArray
 
 from napari_slnpredict.bundles.bundle import SHIPPED, load_bundle, save_bundle, tensor_bytes
@@ -51,10 +51,9 @@ def main() -> None:
 
 
 def nodes(data: Path) -> NDArray[np.uint8]:
-    """Return tiles of PatchCamelyon, both classes, from the part that was trained on."""
-    pcam = read_tile_set(data / "tiles", "pcam_lymph_node", 96)
-    seen = np.flatnonzero([not held_out(name) for name in pcam.groups])
-    rows = np.concatenate([seen[pcam.labels[seen] == label][: EACH // 2] for label in (0, 1)])
+    """Return tiles of PatchCamelyon, both classes, from the half that was trained on."""
+    pcam = training_half(data / "tiles", "pcam_lymph_node")
+    rows = np.concatenate([np.flatnonzero(pcam.labels == label)[: EACH // 2] for label in (0, 1)])
     return pcam.pixels[rows]
 
 
