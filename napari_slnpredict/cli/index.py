@@ -96,7 +96,8 @@ def _index_slides(named: list[Path], plan: IndexPlan, shard: Shard, cluster: str
     spec = tile_spec(encoder, plan.tile_mpp)
     describer, index = make_describer(encoder, spec), Index(plan.out)
     index.require(describer.digest, describer.holds, (spec.tile_px, spec.mpp), "these slides would have")
-    taken = {page.slide_id: page.content_id for page in index.pages}
+    again = {index.relative(item.path) for item in inputs}  # a file that changed keeps its name
+    taken = {page.slide_id: page.content_id for page in index.pages if page.slide_path not in again}
     slides = name_all(inputs, taken, plan.pseudonym)
     failures = Failures(plan.out, shard, list_digest(slides))
     outcome = run_batch(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_slnpredict.events import run
@@ -72,7 +71,7 @@ class Indexing(Embedding):
             page = self.index.add(replace(there, **_said(facts)))
         else:
             page = there
-        return self._told(page, state)
+        return _told(page, state, facts["slide_id"])
 
     def _facts(self, slide: Slide, item: Input, label: Label) -> dict[str, str]:
         """Return what a page says of its slide beside the descriptors."""
@@ -107,17 +106,19 @@ class Indexing(Embedding):
             self.index.remove(known)
         return bool(older)
 
-    def _told(self, page: Page, state: str) -> tuple[dict[str, Any], str]:
-        record: dict[str, Any] = {
-            "slide_id": page.slide_id, "content_id": page.content_id, "state": state, "tiles": len(page),
-            "width": page.width, "descriptor": page.descriptor, "precision": page.precision,
-            "encoder": {"name": page.encoder, "digest": page.encoder_digest},
-        }  # fmt: skip
-        if not len(page):
-            return record, f"{state}: no tissue found on this slide"
-        if state == COPY:
-            return record, f"{state} of {Path(page.slide_path).name}, which is in the index"
-        return record, f"{state}: {len(page):,} tiles, {page.holds}"
+
+def _told(page: Page, state: str, name: str) -> tuple[dict[str, Any], str]:
+    """Return the record of a slide, and the line to show."""
+    record: dict[str, Any] = {
+        "slide_id": name, "content_id": page.content_id, "state": state, "tiles": len(page), "width": page.width,
+        "descriptor": page.descriptor, "precision": page.precision,
+        "encoder": {"name": page.encoder, "digest": page.encoder_digest},
+    }  # fmt: skip
+    if state == COPY:
+        return record | {"copy_of": page.slide_id}, f"{state} of {page.slide_id}, which is in the index"
+    if not len(page):
+        return record, f"{state}: no tissue found on this slide"
+    return record, f"{state}: {len(page):,} tiles, {page.holds}"
 
 
 def _said(facts: dict[str, str]) -> dict[str, str]:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 NAME = "slnpredict-similar"
 #: Every so often the line under the bar is written anew, ms.
 HEARTBEAT_MS = 500
+#: The layer of a click's outline is made this long after clicks were switched on, ms.
+OUTLINE_AFTER_MS = 400
 
 
 def similar_for(controller: Controller) -> Similar:
@@ -88,6 +90,8 @@ class Similar(QObject):
         self._started = 0.0
         self._heart = QTimer(self, interval=HEARTBEAT_MS)
         self._heart.timeout.connect(self.progressed)
+        self._outline_timer = QTimer(self, singleShot=True, interval=OUTLINE_AFTER_MS)
+        self._outline_timer.timeout.connect(controller.asks.outline.prepare)
         controller.slides.changed.connect(self._slide_changed)
         controller.runs.changed.connect(self._run_changed)
         controller.click_mode_changed.connect(self._other_click_mode)
@@ -107,7 +111,7 @@ class Similar(QObject):
         self.click_mode.switch(on)
         if on:
             self.source.warm_up()
-            self._controller.asks.outline.prepare()
+            self._outline_timer.start()
         self.changed.emit()
 
     def _other_click_mode(self) -> None:
@@ -217,10 +221,10 @@ class Similar(QObject):
         release = shown.keeper.hold()
         if release is None:
             return
-        source = self.source
+        source, examples = self.source, self.question.examples
         index = source.chosen_index
         ask = Ask(
-            tuple(self._wants), shown.slide, source.encoder, index, source.left_out, self.question.examples, self._known,
+            tuple(self._wants), shown.slide, source.encoder, index, source.left_out, examples, self._known,
             controller.tissue.edit(), self.journey.where(index), before, tuple(self.hits), frozenset(self.pictures),
         )  # fmt: skip
         options, warm, order, moving = viewer_options(), source.warm, controller.camera.first, controller.runs.moving

@@ -110,8 +110,9 @@ def test_a_moved_slide_is_found_again_and_a_copy_is_named(
     capsys.readouterr()
     assert index(cohort, "--json", slides=cohort.folder) == 0
     found = states(capsys.readouterr().out)
-    assert (found["z"], found["b"]) == ("facts changed", "already in")
-    assert list(found.values()).count("a copy") == 1 or found.get("e") == "a copy"
+    assert found == {
+        "b": "already in", "c": "already in", "d": "already in", "e": "a copy", "z": "facts changed",
+    }  # fmt: skip
     moved = next(page for page in Index(cohort.index).pages if page.slide_path == "../z.svs")
     assert (moved.patient, cohort.embed.calls) == ("p1", 4)
 
