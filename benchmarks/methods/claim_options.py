@@ -32,7 +32,7 @@ def parser(about: str, *, steps: int, batch: int, seeds: int) -> argparse.Argume
     made.add_argument("--seeds", type=int, default=seeds, help="trainings of each arm")
     made.add_argument("--tile", type=int, default=64, help="side of a tile, px")
     made.add_argument("--mpp", type=float, default=1.0, help="um per px of the tiles")
-    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--threads", type=int, help="that compute; by default the libraries choose")
     made.add_argument("--device", default="auto")
     made.add_argument("--precision", default="no", help="no, bf16 or fp16")
     made.add_argument("--smoke", action="store_true", help="seconds: tiny phantoms, three steps, figures without sense")
@@ -49,8 +49,17 @@ def prepared(made: argparse.ArgumentParser, given: list[str] | None) -> argparse
         options.out = options.out or Path(tempfile.mkdtemp(prefix="slnpredict-smoke-"))
     if options.out is None:
         made.error("--out is needed")
-    import_torch().set_num_threads(options.threads)
+    if options.threads:
+        limit_threads(options.threads)
     return options
+
+
+def limit_threads(count: int) -> None:
+    """Let torch and the linear algebra below numpy use so many threads; on a busy machine more only wait."""
+    from threadpoolctl import threadpool_limits
+
+    import_torch().set_num_threads(count)
+    threadpool_limits(count)
 
 
 def start_of(options: argparse.Namespace) -> Encoder:
@@ -79,7 +88,7 @@ def conditions(options: argparse.Namespace, start: Encoder) -> dict[str, object]
         "rate": options.rate,
         "seeds": options.seeds,
         "minutes of this call": round((time.perf_counter() - options.began) / 60, 1),
-        "threads": options.threads,
+        "threads": options.threads or import_torch().get_num_threads(),
         "load": " ".join(f"{value:.1f}" for value in os.getloadavg()),
     }
 

@@ -17,7 +17,7 @@ def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 def smoke(name: str, out: Path, capsys: pytest.CaptureFixture[str]) -> dict:
     """Run a script's short form; return its JSON after checking what it printed."""
     module = __import__(name)
-    module.main(["--smoke", "--out", str(out), "--threads", "1"])
+    module.main(["--smoke", "--out", str(out)])
     printed = capsys.readouterr().out
     result = json.loads((out / "result.json").read_text())
     assert result["paper"] in printed
