@@ -42,7 +42,6 @@ class Wish:
     stain: str | None
     tile_px: int | None
     tile_mpp: float | None
-    per_slide: int
 
 
 @app.command("encoders")
@@ -69,13 +68,12 @@ def encoders(
     test: Annotated[str | None, typer.Option("--test", help="Split of the data itself to judge on.")] = None,
     stain: Annotated[str | None, typer.Option("--stain", help="Only slides of this stain, as HE.")] = None,
     tile_px: Annotated[
-        int | None, typer.Option("--tile", help="Side of tiles, px.", min=16, show_default="224; pictures: whole")
+        int | None, typer.Option("--tile-px", help="Side of tiles, px.", min=16, show_default="224; pictures: whole")
     ] = None,
     tile_mpp: Annotated[
         float | None,
         typer.Option("--tile-mpp", help="µm per pixel of tiles.", min=0.05, max=20.0, show_default="1; pictures: own"),
     ] = None,
-    per_slide: Annotated[int, typer.Option("--per-slide", help="Tiles of a slide at most.", min=2)] = 200,
     tiles: Annotated[int, typer.Option("--tiles", help="Tiles of a set at most.", min=20)] = 5000,
     stained: Annotated[
         int, typer.Option("--stained", help="Tiles of a set shown in other stains; 0: none.", min=0)
@@ -108,7 +106,7 @@ def encoders(
     settings = load_settings(device=device, engine=engine, cache=str(cache) if cache else None)
     check_writable(out)
     check_writable(settings.cache_dir)
-    wish = Wish(task, split, train, test, stain, tile_px, tile_mpp, per_slide)
+    wish = Wish(task, split, train, test, stain, tile_px, tile_mpp)
     options = JudgeOptions(draws=draws, seed=seed, tiles=tiles, stain_tiles=stained)
     names = [name.strip() for name in arms.split(",") if name.strip()]
     found = _compare(data, names, wish, options, settings, baseline, allow_overlap, wants_debug(context))
@@ -206,9 +204,7 @@ def _set(name: str, inputs: Sequence[str], wish: Wish, split: Any, screen: Scree
         tile_px, mpp = tile_px or 224, mpp or 1.0
 
     def opened(part: str | None) -> JoinedTiles:
-        job = open_tiles(
-            inputs, tile_px=tile_px, mpp=mpp, split=part, label=wish.task, stain=wish.stain, most=wish.per_slide
-        )
+        job = open_tiles(inputs, tile_px=tile_px, mpp=mpp, split=part, label=wish.task, stain=wish.stain)
         return run(job, lambda event: screen.event(event, 0), stop)
 
     if wish.train is not None:

@@ -96,7 +96,7 @@ def bracs_cohort(folder: Path) -> Cohort:
         No slides below a folder ``Type_*``.
     """
     folder, task = Path(folder), TASKS["subtype"]
-    rows = []
+    rows: list[Row] = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         label = next((found for part in parts[:-1] if (found := task.answer(part))), None)

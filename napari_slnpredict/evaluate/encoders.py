@@ -35,6 +35,7 @@ from .figures import (
     cost_figures,
     label_figures,
     labelled_of,
+    pairs_of,
     place_figures,
     placed_of,
     site_figure,
@@ -86,6 +87,9 @@ def judge(
     run.failures.extend(failures)
     run.check(sets)
     start = time.monotonic()
+    for arm in arms:
+        if arm.warning:
+            yield Warn(arm.warning)
     for judged in sets:
         yield from run.one_set(judged)
     if not run.measured:
@@ -176,7 +180,9 @@ class _Judgement:
     def _prepare(self, judged: JudgedSet) -> Job[_Prepared]:
         options = self.options
         yield Stage("tiles", f"{judged.name}: reading tiles", len(judged.data.table), "tiles")
-        sample = Sample(judged, tiles=options.tiles, folds=options.folds, seed=options.seed)
+        pairs, why_not = pairs_of(judged, options)
+        beside = None if pairs is None else np.union1d(pairs.first, pairs.second)
+        sample = Sample(judged, tiles=options.tiles, folds=options.folds, seed=options.seed, beside=beside)
         yield Stage("tiles", f"{judged.name}: reading tiles", len(sample), "tiles")
         meter, tell = Meter(len(sample)), Throttle()
         for _, _, pixels in sample.chunks():
@@ -184,14 +190,14 @@ class _Judgement:
             if tell():
                 yield meter.progress()
         labelled = labelled_of(sample, options)
-        placed, why_not = placed_of(sample, options)
+        placed = placed_of(sample, pairs, options) if pairs is not None else None
         stained = (yield from stained_of(sample, options)) if options.stain_tiles else None
         notes = [judged.note, why_not, *getattr(judged.data, "notes", ())]
         if labelled is None:
             notes.append("no figures by label: too few classes or groups with labels")
         if options.stain_tiles and stained is None:
             notes.append("no figures by stain: hardly any tile shows two stains")
-        if len(sample) < len(judged.data.table) and not sample.split:
+        if not sample.split and len(sample) < len(judged.data.table):
             notes.append(f"{len(sample)} of {len(judged.data.table)} tiles, spread over classes and {sample.grouping}")
         self.facts.append(_facts(sample, labelled, tuple(note for note in notes if note)))
         return _Prepared(sample, labelled, placed, stained)
@@ -211,7 +217,7 @@ class _Judgement:
             found |= stain_figures(arm, features, seen, prepared.stained, sample, options)
         ms = None
         if options.timed and arm.name not in self.timed:
-            ms = yield from time_arm(arm, sample)
+            ms = time_arm(arm, sample)
             self.timed.add(arm.name)
         return found | cost_figures(arm, ms, len(sample))
 

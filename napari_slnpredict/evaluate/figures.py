@@ -23,7 +23,7 @@ from napari_slnpredict.metrics.neighbours import (
 from .arms import Arm
 from .comparison import NAN, Measured
 from .probe import fit_probe
-from .sets import Sample
+from .sets import JudgedSet, Sample
 
 #: Figures that do not depend on what the tiles show.
 COSTS = ("ms per tile", "bytes per tile")
@@ -66,7 +66,7 @@ class JudgeOptions:
     k: int = 20
     temperature: float | None = 0.07
     tiles: int = 5000
-    pairs: int = 2000
+    pairs: int = 600
     near_um: float = 450.0
     far_um: float = 1700.0
     stain_tiles: int = 240
@@ -93,9 +93,9 @@ class Labelled:
 
 def labelled_of(sample: Sample, options: JudgeOptions) -> Labelled | None:
     """Return the labelled tiles judged; None where labels do not do: one class, or one group alone."""
-    table = sample.table
-    asked = sample.asked[table.label[sample.asked] >= 0]
-    usable = [r for r in sample.rounds if len(np.unique(table.label[r.known][table.label[r.known] >= 0])) > 1]
+    table, used = sample.table, sample.labelled
+    asked = sample.asked[used[sample.asked]]
+    usable = [r for r in sample.rounds if len(np.unique(table.label[r.known[used[r.known]]])) > 1]
     if len(np.unique(table.label[asked])) < 2 or len(usable) < len(sample.rounds):
         return None
     draws = draw(table.group[asked], table.label[asked], draws=options.draws, seed=options.seed)
@@ -117,9 +117,9 @@ def label_figures(
     said, votes = np.full((n, classes), np.nan), np.full((n, classes), np.nan)
     precision, apart = np.full((n, len(RANKS)), np.nan), np.full((n, 2), np.nan)
     gallery = sample.asked if sample.split else np.arange(n)
-    gallery = gallery[table.label[gallery] >= 0]
+    gallery = gallery[sample.labelled[gallery]]
     for one in sample.rounds:
-        known, asked = (part[table.label[part] >= 0] for part in (one.known, one.asked))
+        known, asked = (part[sample.labelled[part]] for part in (one.known, one.asked))
         if not len(asked):
             continue
         vectors = arm.fitted(features[one.known])(features)
@@ -201,21 +201,30 @@ class Placed:
     note: str = ""
 
 
-def placed_of(sample: Sample, options: JudgeOptions) -> tuple[Placed | None, str]:
-    """Return near and far pairs among the tiles judged, or why there are none."""
-    table, asked = sample.table, sample.asked
-    if not np.isfinite(table.centre_um).all(axis=1).any():
+def pairs_of(judged: JudgedSet, options: JudgeOptions) -> tuple[Pairs | None, str]:
+    """Return near and far pairs among the tiles judged, rows of the set, or why there are none.
+
+    They are drawn from all tiles, not from a sample: of a few tiles spread over a large slide none are near.
+    """
+    table = judged.data.table
+    if not (np.isfinite(table.centre_um).all(axis=1) & (table.slide >= 0)).any():
         return None, ""
+    rows = np.arange(len(table)) if judged.test is None else judged.test
     try:
         spec = PairSpec(options.near_um, options.far_um)
-        planner = PairPlanner(table.take(asked), spec, sample.tile_px * (sample.mpp or 1.0))
+        planner = PairPlanner(table.take(rows), spec, judged.data.tile_px * (judged.data.mpp or 1.0))
         pairs = planner.draw(options.pairs, options.seed, 0)
     except DataError as error:
         return None, f"no near/far figures: {error}"
-    pairs = Pairs(asked[pairs.first], asked[pairs.second], pairs.far)
-    group = table.group[pairs.first]
+    return Pairs(rows[pairs.first], rows[pairs.second], pairs.far), ""
+
+
+def placed_of(sample: Sample, pairs: Pairs, options: JudgeOptions) -> Placed:
+    """Return the pairs as places in the sample, and the draws over their groups."""
+    first, second = sample.places(pairs.first), sample.places(pairs.second)
+    group = sample.table.group[first]
     note = _FEW_NOTE.replace(" of a class", "") if len(np.unique(group)) < _FEW else ""
-    return Placed(pairs, draw(group, draws=options.draws, seed=options.seed), note), ""
+    return Placed(Pairs(first, second, pairs.far), draw(group, draws=options.draws, seed=options.seed), note)
 
 
 def place_figures(arm: Arm, features: NDArray[np.float32], sample: Sample, placed: Placed) -> dict[str, Measured]:

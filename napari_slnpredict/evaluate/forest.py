@@ -10,7 +10,7 @@ from typing import Any
 from .comparison import FIGURES, Comparison, Score
 
 #: Panels in a row; inches of a panel, of a line, and of what stands around them.
-_ACROSS, _WIDE, _LINE, _HEAD, _LEFT, _GAP = 3, 3.1, 0.27, 0.78, 2.0, 0.35
+_ACROSS, _WIDE, _LINE, _HEAD, _LEFT, _GAP = 3, 3.1, 0.27, 0.78, 2.3, 0.35
 #: The difference from the baseline lies above 0, below 0, or could be none; the baseline itself.
 AHEAD, BEHIND, EVEN, BASE = "#0f5c57", "#b35c00", "#6b7684", "#1d2430"
 

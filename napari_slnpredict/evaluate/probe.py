@@ -71,11 +71,21 @@ def fit_probe(
     DataError
         Fewer than two classes, or features that are not finite.
     """
+    from threadpoolctl import threadpool_limits
+
     if len(np.unique(labels)) < 2:
         raise DataError("a probe needs tiles of two classes", do="give more labelled tiles")
     given = np.asarray(features, np.float64)
     if not np.isfinite(given).all():
         raise DataError("features are not finite")
+    # Matrices this small are slower on several threads, and ten times so beside other work (measured).
+    with threadpool_limits(1, user_api="blas"):
+        return _fitted(given, labels, groups, classes, seed)
+
+
+def _fitted(
+    given: NDArray[np.float64], labels: NDArray[np.int64], groups: NDArray[np.int64], classes: int, seed: int
+) -> Probe:
     mean, scale = given.mean(axis=0), given.std(axis=0)
     scale = np.where(scale > 1e-12, scale, 1.0)
     # Rotated into as many axes as there are tiles: the penalty knows no direction, and the fit is the same.
@@ -89,11 +99,14 @@ def fit_probe(
 
 
 def _rotated(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return axes (d, r) and features on them (n, r), r at most n."""
     n, d = x.shape
     if d <= n:
         return np.eye(d), x
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
-    return np.ascontiguousarray(vt.T), u * s
+    squares, u = np.linalg.eigh(x @ x.T)
+    kept = squares > 1e-10 * squares[-1]
+    length = np.sqrt(squares[kept])
+    return x.T @ (u[:, kept] / length), u[:, kept] * length
 
 
 def _choose(x: NDArray[np.float64], labels: NDArray[np.int64], groups: NDArray[np.int64], c: int, seed: int) -> float:

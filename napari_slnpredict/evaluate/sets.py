@@ -70,30 +70,53 @@ class Sample:
     rounds : tuple of Round
     split : bool
         Whether train and test were given.
+    labelled : (n,) bool
+        Tiles whose labels are used: those drawn evenly, not those that only stand beside another one.
+
+    Parameters
+    ----------
+    judged : JudgedSet
+    tiles : int
+        At most, spread over classes and groups.
+    folds, seed : int
+    beside : (m,) int64, optional
+        Rows that are looked at as well, for their place.
     """
 
-    def __init__(self, judged: JudgedSet, *, tiles: int, folds: int, seed: int) -> None:
+    def __init__(
+        self, judged: JudgedSet, *, tiles: int, folds: int, seed: int, beside: NDArray[np.int64] | None = None
+    ) -> None:
         self.name, self.note, self._data = judged.name, judged.note, judged.data
-        table, split = judged.data.table, judged.train is not None
-        if split:
-            train, test = (np.asarray(rows, np.int64) for rows in (judged.train, judged.test))
-            if not len(train) or not len(test) or len(np.intersect1d(train, test)):
+        table, self.split = judged.data.table, judged.train is not None
+        more = np.empty(0, np.int64) if beside is None else beside
+        if judged.train is not None and judged.test is not None:
+            if not len(judged.train) or not len(judged.test) or len(np.intersect1d(judged.train, judged.test)):
                 raise DataError(f"{self.name}: no tiles to train on, none to test on, or some in both")
-            parts = [spread_rows(table, rows, tiles // 2, seed) for rows in (train, test)]
-            self._rows = np.concatenate(parts)
-            ends = np.arange(len(self._rows))
-            self.rounds = (Round(ends[: len(parts[0])], ends[len(parts[0]) :]),)
+            known = spread_rows(table, judged.train, tiles // 2, seed)
+            drawn = spread_rows(table, judged.test, tiles // 2, seed)
+            self._rows = np.concatenate([known, np.union1d(drawn, more)])
+            drawn = np.concatenate([known, drawn])
         else:
-            self._rows = spread_rows(table, np.arange(len(table)), tiles, seed)
+            known = drawn = spread_rows(table, np.arange(len(table)), tiles, seed)
+            self._rows = np.union1d(drawn, more)
         self.table: TileTable = table.take(self._rows)
-        self.split = split
-        if not split:
+        self.labelled = np.isin(self._rows, drawn) & (self.table.label >= 0)
+        self.rounds: tuple[Round, ...]
+        if self.split:
+            places = np.arange(len(self._rows))
+            self.rounds = (Round(places[: len(known)], places[len(known) :]),)
+        else:
             fold = grouped_folds(self.table.label, self.table.group, folds, seed)
             self.rounds = tuple(
                 Round(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(int(fold.max(initial=0)) + 1)
             )
         self.digests: list[str] = []
         self._kept: dict[int, NDArray[np.uint8]] = {}
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where rows of the data, which must be in the sample, stand in it."""
+        order = np.argsort(self._rows, kind="stable")
+        return np.asarray(order[np.searchsorted(self._rows, rows, sorter=order)], np.int64)
 
     def __len__(self) -> int:
         return len(self._rows)

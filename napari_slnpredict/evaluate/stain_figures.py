@@ -73,9 +73,10 @@ class Stained:
 
 def stained_of(sample: Sample, options: JudgeOptions) -> Job[Stained | None]:
     """Return some tiles in the stains of several laboratories; None where hardly any has two stains."""
-    chosen = [spread_rows(sample.table, np.arange(len(sample)), options.stain_tiles, options.seed)]
+    usable = np.flatnonzero(sample.labelled) if sample.labelled.any() else np.arange(len(sample))
+    chosen = [spread_rows(sample.table, usable, options.stain_tiles, options.seed)]
     if sample.split:
-        sides = sample.rounds[0].known, sample.rounds[0].asked
+        sides = [np.intersect1d(side, usable) for side in (sample.rounds[0].known, sample.rounds[0].asked)]
         chosen = [spread_rows(sample.table, side, options.stain_tiles // 2, options.seed) for side in sides]
     places = np.concatenate(chosen)
     yield Stage("stain", f"{sample.name}: staining {len(places)} tiles again", len(places), "tiles")

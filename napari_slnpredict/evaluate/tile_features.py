@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_slnpredict.errors import DataError
-from napari_slnpredict.events import Job, Meter, Stage, Throttle, Warn
+from napari_slnpredict.events import Job, Meter, Stage, Throttle
 from napari_slnpredict.files import write_file
 
 from .arms import Arm
@@ -91,7 +91,7 @@ def _npy(features: NDArray[np.float32]) -> bytes:
     return buffer.getvalue()
 
 
-def time_arm(arm: Arm, sample: Sample) -> Job[NDArray[np.float64]]:
+def time_arm(arm: Arm, sample: Sample) -> NDArray[np.float64]:
     """Return ms per tile of a few rounds over the same tiles, after one that does not count: (rounds,)."""
     count = min(_TIMED, CHUNK, len(sample))
     pixels = sample.pixels(np.arange(count))
@@ -101,6 +101,4 @@ def time_arm(arm: Arm, sample: Sample) -> Job[NDArray[np.float64]]:
         start = time.perf_counter()
         arm.embed(pixels, sample.mpp)
         spent.append(1000 * (time.perf_counter() - start) / count)
-    if arm.warning:
-        yield Warn(arm.warning)
     return np.array(spent)

@@ -41,7 +41,7 @@ class Draws:
     @property
     def groups(self) -> int:
         """Number of groups."""
-        return self.counts.shape[1]
+        return int(self.counts.shape[1])
 
     def sums(self, values: ArrayLike) -> NDArray[np.float64]:
         """Return the sum over drawn cases of values (n,): (1 + k,)."""

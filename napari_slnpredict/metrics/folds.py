@@ -30,6 +30,7 @@ def grouped_folds(labels: ArrayLike, groups: ArrayLike, folds: int = 5, seed: in
     held, of_group = np.zeros((folds, count.shape[1])), np.zeros(len(count), np.int64)
     for one in order.tolist():
         uneven = ((held + share[one]) ** 2).sum(axis=1) - (held**2).sum(axis=1)
-        of_group[one] = int(np.argmin(uneven))
+        # Of equal folds the emptiest: no fold stays without a group.
+        of_group[one] = int(np.lexsort((held.sum(axis=1), uneven.round(12)))[0])
         held[of_group[one]] += share[one]
     return of_group[group]

@@ -21,7 +21,7 @@ def unit(vectors: ArrayLike) -> NDArray[np.float64]:
     """Return vectors (n, d) of length 1; one that is zero stays zero."""
     given = np.asarray(vectors, np.float64)
     length = np.linalg.norm(given, axis=1, keepdims=True)
-    return np.divide(given, length, out=np.zeros_like(given), where=length > 0)
+    return np.asarray(np.divide(given, length, out=np.zeros_like(given), where=length > 0), np.float64)
 
 
 def knn_votes(
@@ -69,7 +69,7 @@ def knn_votes(
         weight = np.exp((at - at[:, :1]) / temperature) if temperature else np.isfinite(at).astype(np.float64)
         place = (np.arange(len(at))[:, None] * classes + truth[nearest]).ravel()
         votes[rows] = np.bincount(place, weight.ravel(), minlength=len(at) * classes).reshape(len(at), classes)
-    return votes / votes.sum(axis=1, keepdims=True)
+    return np.asarray(votes / votes.sum(axis=1, keepdims=True))
 
 
 def retrieval_precision(
@@ -115,7 +115,7 @@ def chance_precision(labels: ArrayLike, own: ArrayLike) -> NDArray[np.float64]:
     np.add.at(both, (place, truth), 1)
     same = both.sum(axis=0)[truth] - both[place, truth]
     others = len(truth) - both.sum(axis=1)[place]
-    return np.divide(same, others, out=np.full(len(truth), np.nan), where=others > 0)
+    return np.asarray(np.divide(same, others, out=np.full(len(truth), np.nan), where=others > 0))
 
 
 def class_distances(
