@@ -121,6 +121,14 @@ class WarmModel:
             ready = self._ready
         return ready if ready is not None and ready.wanted == wanted and ready.digest == digest else None
 
+    def network_of(self, digest: str, tile_px: int) -> Any:
+        """Return the network that runs an encoder already, None where it is another one or made for other tiles."""
+        with self._lock:
+            ready = self._ready
+        if ready is None or ready.encoder.digest != digest or ready.engine.tile_px != tile_px:
+            return None
+        return ready.engine
+
     def put(self, ready: Ready) -> None:
         """Keep a model in place of the former."""
         with self._lock:

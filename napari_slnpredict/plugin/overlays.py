@@ -9,9 +9,10 @@ from .click import OUTLINE, Outline
 from .layers import ROLE_KEY
 from .maps import MAP_LAYERS, Maps
 from .score_layer import SCORES
+from .similar_roles import SIMILAR_LAYERS
 from .tissue_layer import TISSUE
 
-ROLES = (*MAP_LAYERS, SCORES, TISSUE, OUTLINE)
+ROLES = (*MAP_LAYERS, SCORES, *SIMILAR_LAYERS, TISSUE, OUTLINE)
 
 
 class Overlays:

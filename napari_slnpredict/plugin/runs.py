@@ -95,6 +95,11 @@ class Runs(QObject):
             self.stage, self.progress, time.monotonic() - self._started, stopping=self.stopping
         )  # fmt: skip
 
+    @property
+    def warm(self) -> WarmModel:
+        """Keeps the model that was made ready last."""
+        return self._warm
+
     def threads(self) -> list[threading.Thread]:
         """Return the threads of the run and of the model's loading; they may have ended."""
         return [thread for thread in (self._last_thread, self._warming) if thread is not None]
