@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +66,10 @@ class Indexing(Embedding):
         if there is None:
             engine, cache = self.engine, self.plan.settings.cache_dir
             job = describe_slide(slide, self.describer, cache=cache, engine=engine)
-            page = self.index.add(replace(run(job, on_event, stop).page, **facts))
+            page = self.index.add(_with(run(job, on_event, stop).page, facts))
             state = REDONE if self._drop_older(page) else ADDED
         elif state == RENAMED:
-            page = self.index.add(replace(there, **_said(facts)))
+            page = self.index.add(_with(there, _said(facts)))
         else:
             page = there
         return _told(page, state, facts["slide_id"])
@@ -119,6 +120,12 @@ def _told(page: Page, state: str, name: str) -> tuple[dict[str, Any], str]:
     if not len(page):
         return record, f"{state}: no tissue found on this slide"
     return record, f"{state}: {len(page):,} tiles, {page.holds}"
+
+
+def _with(page: Page, facts: Mapping[str, str]) -> Page:
+    """Return a page that says other things of its slide."""
+    changed: dict[str, Any] = dict(facts)
+    return replace(page, **changed)
 
 
 def _said(facts: dict[str, str]) -> dict[str, str]:

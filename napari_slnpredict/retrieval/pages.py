@@ -165,7 +165,8 @@ def read_page(path: Path) -> Page:
 def _shapes_fit(page: Page) -> bool:
     n, k = page.exact.shape if page.exact.ndim == 2 else (-1, -1)
     shapes = page.places.shape == (n, 2) and page.coarse.shape == (n, k)
-    return shapes and (page.places.dtype, page.coarse.dtype, page.exact.dtype) == (np.int64, np.float16, np.float32)
+    arrays = (page.places, page.coarse, page.exact)
+    return shapes and [array.dtype.name for array in arrays] == ["int64", "float16", "float32"]
 
 
 def _facts_fit(values: dict[str, Any]) -> bool:
