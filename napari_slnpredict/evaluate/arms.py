@@ -169,8 +169,8 @@ def colour_statistics(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
 def colour_histogram(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the square roots of the shares of colours in boxes, (k, 512): vectors of length 1 (Hellinger)."""
     box = (tiles.reshape(len(tiles), -1, 3) >> 5).astype(np.int64) @ np.array([_BINS * _BINS, _BINS, 1])
-    counts = [np.bincount(row, minlength=_BINS**3) for row in box]
-    return np.sqrt(np.array(counts, np.float32).reshape(-1, _BINS**3) / max(1, box.shape[1]))
+    counts = np.array([np.bincount(row, minlength=_BINS**3) for row in box], np.float32)
+    return np.asarray(np.sqrt(counts.reshape(-1, _BINS**3) / max(1, box.shape[1])), np.float32)
 
 
 def _principal(known: NDArray[np.float32], count: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
