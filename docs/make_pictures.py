@@ -26,14 +26,22 @@ STATES = (
     "evidence",
     "click",
     "measure",
+    "stain-before",
+    "stain",
+    "classes",
     "beside",
     "scores-asked",
     "scores",
+    "similar",
+    "similarity",
+    "components",
     "mpp",
     "error",
 )
 #: Pictured at the smaller size and in light only: the repository keeps every version of every picture.
-SMALL_ONLY = ("measure", "beside")
+SMALL_ONLY = ("measure", "beside", "stain-before", "stain", "classes", "similar", "similarity", "components")
+#: Where to click on the shipped slide for similar tiles: share of its width and height.
+ASKED = (0.5, 0.5)
 
 
 class Studio:
@@ -47,9 +55,27 @@ class Studio:
     out : Path
     states : sequence of str
         Which pictures to make.
+    classes : str
+        An encoder that keeps tile classes; without one there is no picture of them.
+    index : Path, optional
+        For similar tiles; made of the slide and two phantoms when absent.
+    asked : (float, float)
+        Where to click for them: share of the slide's width and height.
     """
 
-    def __init__(self, slide: Path, model: str, out: Path, work: Path, states: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        slide: Path,
+        model: str,
+        out: Path,
+        work: Path,
+        states: tuple[str, ...],
+        classes: str = "",
+        index: Path | None = None,
+        asked: tuple[float, float] = ASKED,
+    ) -> None:
+        self.classes = classes
+        self.index, self.asked = index, asked
         self.slide, self.model, self.out, self.work, self.states = slide, model, out, work, states
         self.viewer: Any = None
         self.controller: Any = None
@@ -82,8 +108,14 @@ class Studio:
             self.run_and_ask()
         if {"scores-asked", "scores"} & set(self.states):
             self.anyones_scores()
+        if {"similar", "similarity", "components"} & set(self.states):
+            self.similar_tiles()
         if "measure" in self.states:
             self.measured()
+        if {"stain-before", "stain"} & set(self.states):
+            self.another_stain()
+        if "classes" in self.states and self.classes:
+            self.tile_classes()
         if "beside" in self.states:
             self.two_views()
         if "mpp" in self.states:
@@ -132,6 +164,37 @@ class Studio:
         controller.switch_click(False)
         self.viewer.layers.remove(controller.scores.file.layer)
 
+    def similar_tiles(self) -> None:
+        """Click a tile, look at its like on other slides, paint the likeness and the components."""
+        from napari_slnpredict.plugin import launch
+
+        controller = self.controller
+        controller.camera.fit()
+        dock = launch.add_similar_dock(self.viewer)
+        similar = dock.similar
+        similar.source.open_index(self.index or made_index(self.slide, self.work))
+        self.wait(lambda: similar.source.in_index)
+        similar.switch_click(True)
+        slide = controller.slides.current.slide
+        x, y = (share * side * slide.mpp for share, side in zip(self.asked, slide.dimensions, strict=True))
+        similar.ask_at(x, y)
+        self.wait(lambda: not similar.running)
+        controller.camera.magnify(5)
+        controller.camera.go_to(x / slide.mpp, y / slide.mpp)
+        self.take("similar", pause=900)
+        controller.camera.fit()
+        similar.show_similarity(True)
+        self.wait(lambda: not similar.running)
+        self.take("similarity", pause=900)
+        similar.show_components(True)
+        self.wait(lambda: not similar.running)
+        self.take("components", pause=900)
+        similar.show_components(False)
+        similar.clear()
+        similar.switch_click(False)
+        self.viewer.window.remove_dock_widget(dock)
+        self.pause(200)
+
     def measured(self) -> None:
         """Draw two lines across the tissue."""
         import numpy as np
@@ -144,6 +207,35 @@ class Studio:
             controller.measure.layer.add_lines(np.asarray([begin, end], float) + middle)
         self.take("measure")
         self.viewer.layers.remove(controller.measure.layer)
+
+    def another_stain(self) -> None:
+        """Show the same place as it was scanned and in the reference's stain."""
+        from napari_slnpredict.plugin.stain_jobs import Target
+
+        controller = self.controller
+        controller.camera.magnify(5)
+        self.take("stain-before", pause=900)
+        controller.stain.choose(Target())
+        self.wait(lambda: not controller.stain.running)
+        self.take("stain", pause=1200)
+        controller.stain.choose(None)
+        controller.camera.fit()
+
+    def tile_classes(self) -> None:
+        """Run a classifier of tiles and ask about one of them."""
+        controller = self.controller
+        controller.runs.choose_folder(Path(self.classes))
+        self.wait(lambda: controller.runs.model == self.classes)
+        self.wait(lambda: controller.runs._warming is None)
+        controller.run()
+        self.wait(lambda: controller.answered is not None)
+        controller.switch_click(True)
+        controller.step_tile(1)
+        controller.camera.fit()
+        self.wait(lambda: controller.asks.here is not None)
+        self.take("classes", pause=900)
+        controller.switch_click(False)
+        controller.runs.choose_model(self.model)
 
     def two_views(self) -> None:
         """Show the slide a second time, and point at something."""
@@ -238,6 +330,24 @@ def block_map(slide: Path, work: Path) -> Path:
     return path
 
 
+def made_index(slide: Path, work: Path) -> Path:
+    """Index the slide and two phantoms."""
+    from napari_slnpredict.cli.app import main as slnpredict
+
+    folder = work / "phantoms"
+    if not (folder / "index").exists():
+        for arguments in (
+            ["phantom", "--task", "sln", "--count", "2", "--seed", "7", "--out", str(folder)],
+            ["index", str(slide), str(folder / "cohort.csv"), "--out", str(folder / "index")],
+        ):
+            try:
+                slnpredict(arguments)
+            except SystemExit as left:
+                if left.code:
+                    raise
+    return folder / "index"
+
+
 def plain_tiff(slide: Path, work: Path) -> Path:
     """Write the slide's middle as a tiled TIFF without a pixel size."""
     import tifffile
@@ -261,10 +371,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slide", type=Path)
     parser.add_argument("--model", default="demo-sln")
+    parser.add_argument("--classes", default="", help="folder of an encoder that keeps tile classes")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "pictures")
     parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=list(SIZES))
     parser.add_argument("--themes", nargs="+", choices=THEMES, default=list(THEMES))
     parser.add_argument("--states", nargs="+", choices=STATES, default=list(STATES))
+    parser.add_argument("--index", type=Path, help="an index for the pictures of similar tiles")
+    parser.add_argument("--asked", type=float, nargs=2, default=ASKED, help="where to click for them: shares of sides")
     parser.add_argument("--font-size", type=int, default=0, help="0: napari's own")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pictures-") as folder:
@@ -275,7 +388,10 @@ def main() -> None:
             for theme in chosen.themes:
                 os.environ["SLNPREDICT_CACHE"] = str(work / f"{size}-{theme}")
                 os.environ["SLNPREDICT_SETTINGS"] = str(work / f"{size}-{theme}" / "settings.json")
-                studio = Studio(chosen.slide or sample_path(), chosen.model, chosen.out, work, tuple(chosen.states))
+                studio = Studio(
+                    chosen.slide or sample_path(), chosen.model, chosen.out, work, tuple(chosen.states), chosen.classes,
+                    chosen.index, tuple(chosen.asked),
+                )  # fmt: skip
                 studio.session(size, theme, chosen.font_size)
     sys.stdout.write(f"{chosen.out}\n")
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .bundles.bundle import Bundle
     from .encode.features import Bag
     from .mil.verdict import Verdict
+    from .tile_classes import TileClasses
 
 #: Without a calibrated set, a leading class below this share of belief is not named (0.5: a coin).
 LEAST_BELIEF = 0.6
@@ -19,11 +20,19 @@ NO_TISSUE = "No tissue found on this slide."
 
 
 def say(
-    bundle: Bundle, verdict: Verdict | None, tiles: int, coarser: str = "", bag: Bag | None = None
+    bundle: Bundle,
+    verdict: Verdict | None,
+    tiles: int,
+    coarser: str = "",
+    bag: Bag | None = None,
+    classes: TileClasses | None = None,
 ) -> tuple[str, bool]:
     """Return the answer as a sentence a colleague would say, and whether it is sure."""
     if not tiles:
         return NO_TISSUE, False
+    if verdict is None and classes is not None:
+        told = classes.sentence()
+        return (f"Not sure: the slide is coarser than the model knows. {told}", False) if coarser else (told, True)
     if verdict is None:
         damaged = int(np.sum(bag.damaged)) if bag is not None else 0
         return f"No verdict: {damaged:,} of {tiles:,} tissue tiles could not be read.", False

@@ -34,6 +34,28 @@ SIDES: Stops = (
 )
 
 
+#: One a class, red green blue 0 to 255: apart for colour-blind eyes (after Okabe and Ito), and neither pink nor violet.
+CLASSES: tuple[tuple[int, int, int], ...] = (
+    (230, 159, 0),
+    (0, 114, 178),
+    (0, 158, 115),
+    (240, 228, 66),
+    (86, 180, 233),
+    (213, 94, 0),
+    (90, 90, 90),
+    (20, 40, 80),
+    (150, 190, 60),
+    (255, 255, 255),
+)
+#: How much of the tissue a class hides.
+CLASS_OPACITY = 0.55
+
+
+def class_colour(number: int) -> tuple[int, int, int]:
+    """Return the colour of a class by its number; beyond the list they come again."""
+    return CLASSES[number % len(CLASSES)]
+
+
 def ramp(stops: Stops, steps: int = 256) -> NDArray[np.float32]:
     """Return a table of colours, (steps, 4) float32, red green blue opacity, straight lines between the stops."""
     table = np.asarray(stops, np.float64)

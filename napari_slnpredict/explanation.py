@@ -7,7 +7,7 @@ embedded on the spot and set beside the tiles seen so far. A lone tile is never 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .pipeline import Prediction
     from .slide.slide import Slide
     from .slide.tissue import TissueMask
+    from .tile_classes import Model, RunningClasses
 
 NO_TISSUE = "no tissue here"
 UNREADABLE = "this tile could not be read"
@@ -59,6 +60,8 @@ class ClickAnswer:
         Share of the tile that is tissue.
     tiles_so_far : int or None
         While there is no verdict: how many tiles share and evidence are relative to, this one among them.
+    classes : dict of str to float, or None
+        What the tile looks like, probability by class, where the encoder keeps a classifier of tiles.
     """
 
     tile: int | None = None
@@ -74,6 +77,7 @@ class ClickAnswer:
     reason: str = ""
     tissue: float | None = None
     tiles_so_far: int | None = None
+    classes: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,21 +86,21 @@ class SoFar:
 
     Attributes
     ----------
-    head : Head
+    head : Head or TileHead
     grid : TileGrid
     tissue : TissueMask
         That the grid was laid over.
     edited : bool
         Whether a user drew on that tissue.
-    running : RunningAttention
+    running : RunningAttention or RunningClasses
         The tiles seen so far; safe to ask from any thread.
     """
 
-    head: Head
+    head: Model
     grid: TileGrid
     tissue: TissueMask = field(repr=False)
     edited: bool
-    running: RunningAttention = field(repr=False)
+    running: RunningAttention | RunningClasses = field(repr=False)
 
     def corner_at(self, point_um: tuple[float, float]) -> tuple[int, int] | None:
         """Return the corner of the tile at a place, of the grid or left out of it; None where there is nothing to say.
@@ -114,7 +118,7 @@ class SoFar:
         return corner
 
 
-def answer_click(slide: Slide, head: Head, prediction: Prediction, point_um: tuple[float, float]) -> ClickAnswer:
+def answer_click(slide: Slide, head: Model, prediction: Prediction, point_um: tuple[float, float]) -> ClickAnswer:
     """Explain the tile at a place, from what is in memory; only its picture is read.
 
     Parameters
@@ -133,13 +137,17 @@ def answer_click(slide: Slide, head: Head, prediction: Prediction, point_um: tup
     if prediction.bag is not None and prediction.bag.damaged[tile]:
         return ClickAnswer(tile, place, reason=UNREADABLE)
     picture = read_tile(slide, grid, tile)
+    classes = prediction.tile_classes.named(tile) if prediction.tile_classes is not None else None
     if prediction.verdict is None or prediction.bag is None:
-        return ClickAnswer(tile, place, picture, reason="there is no verdict to explain")
-    return ClickAnswer(tile, place, picture, **_explained(head, prediction.bag, prediction.verdict, tile))
+        why = "" if classes is not None else "there is no verdict to explain"
+        return ClickAnswer(tile, place, picture, reason=why, classes=classes)
+    facts = _explained(head, prediction.bag, prediction.verdict, tile)
+    return ClickAnswer(tile, place, picture, **facts, classes=classes)
 
 
-def _explained(head: Head, bag: Bag, verdict: Verdict, tile: int) -> dict[str, Any]:
+def _explained(head: Model, bag: Bag, verdict: Verdict, tile: int) -> dict[str, Any]:
     from .mil.verdict import leave_out
+
 
     facts: dict[str, Any] = {"rank": int(verdict.rank()[tile])}
     if verdict.attention is not None:
@@ -147,7 +155,7 @@ def _explained(head: Head, bag: Bag, verdict: Verdict, tile: int) -> dict[str, A
         facts["share"] = float(verdict.attention[tile]) * verdict.n_tiles
     if verdict.evidence is not None:
         facts["evidence"] = verdict.evidence[tile]
-    without = leave_out(head, bag, verdict, tile)
+    without = leave_out(cast("Head", head), bag, verdict, tile)  # there is a verdict: a classifier of tiles gives none
     if without is not None:
         facts["probabilities_without"] = without
         facts["delta"] = verdict.probabilities - without
@@ -165,6 +173,7 @@ def answer_so_far(slide: Slide, so_far: SoFar, engine: Engine, point_um: tuple[f
         x and y in um from the slide's top-left corner.
     """
     from .encode.place import embed_place
+    from .tile_classes import TileHead
 
     corner = so_far.corner_at(point_um)
     if corner is None:
@@ -180,11 +189,12 @@ def answer_so_far(slide: Slide, so_far: SoFar, engine: Engine, point_um: tuple[f
     said = so_far.running.explain(place.feature, tile)
     if tile is not None:
         so_far.running.take(np.array([tile]), place.feature[None])
+    classes = so_far.head.named(place.feature) if isinstance(so_far.head, TileHead) else None
     if not why and not so_far.head.closed_form:
         why = "this model weighs all tiles together: what this one counts is known when the run has ended"
     return ClickAnswer(
         tile, corner, place.pixels, share=said.share, evidence=said.evidence, reason=why, tissue=tissue,
-        tiles_so_far=said.tiles,
+        tiles_so_far=said.tiles, classes=classes,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from . import provenance
 from .errors import one_line
+from .export_classes import class_columns, classes_record
 from .export_qupath import tiles_geojson
 from .files import write_file, write_json
 from .pipeline import Prediction
@@ -83,8 +84,8 @@ def write_prediction(slide: Slide, prediction: Prediction, folder: Path, sheet: 
 def prediction_record(slide: Slide, prediction: Prediction, sheet: Sheet) -> dict[str, Any]:
     """Return the content of prediction.json.
 
-    Without a verdict (no tissue, too much damage) every class is equally possible: the probabilities say just that,
-    `reason` says why, and `sure` is false. predictions.csv leaves the cells empty.
+    Without a verdict (no tissue, too much damage, a classifier of tiles alone) every class is equally possible: the
+    probabilities say just that, and `reason` says why. predictions.csv leaves the cells empty.
     """
     verdict, bundle, encoder = prediction.verdict, prediction.bundle, prediction.encoder
     classes = list(bundle.classes)
@@ -100,18 +101,21 @@ def prediction_record(slide: Slide, prediction: Prediction, sheet: Sheet) -> dic
         "out_of_domain": _plain(verdict.out_of_domain) if verdict is not None else None,
         "answer": prediction.answer,
         "sure": prediction.sure,
-        "reason": "" if verdict is not None else ("no tissue" if prediction.bag is None else "damaged tiles"),
+        "reason": prediction.reason,
+        "tile_classes": classes_record(prediction),
         "model": {
             "name": bundle.name,
             "digest": bundle.digest,
             "task": str(bundle.task.get("name", "")),
             "type": str(bundle.model.get("type", "")),
+            "licence": bundle.licence,
             "notice": bundle.notice,
         },
         "encoder": {
             "name": encoder.name,
             "digest": encoder.digest,
             "precision": prediction.bag.precision if prediction.bag is not None else None,
+            "licence": encoder.licence,
             "notice": encoder.notice,
         },
         "device": prediction.device,
@@ -151,11 +155,16 @@ def run_record(slide: Slide, prediction: Prediction, sheet: Sheet, seconds: Mapp
             "digest": prediction.grid.digest,
             "tiles": len(prediction.grid),
         },
-        "model": {"name": prediction.bundle.name, "digest": prediction.bundle_digest},
+        "model": {
+            "name": prediction.bundle.name,
+            "digest": prediction.bundle_digest,
+            "licence": prediction.bundle.licence,
+        },
         "encoder": {
             "name": prediction.encoder.name,
             "digest": prediction.encoder.digest,
             "interpolation": prediction.encoder.interpolation,
+            "licence": prediction.encoder.licence,
             "precision": prediction.bag.precision if prediction.bag is not None else None,
         },
         "settings": {"origin": sheet.origin, **sheet.settings},
@@ -172,14 +181,15 @@ def tiles_csv(prediction: Prediction) -> str:
     header = ["x", "y", "size", "tissue", "attention", "share", "rank", *(f"evidence_{c}" for c in classes)]
     rank = verdict.rank() if verdict is not None else np.arange(1, len(grid) + 1)
     damaged = prediction.bag.damaged if prediction.bag is not None else np.zeros(len(grid), bool)
+    class_names, looks = class_columns(prediction)
     rows = []
     for k, (x, y) in enumerate(grid.locations.tolist()):
         weight = None if attention is None else float(attention[k])
         speaks = [None] * len(classes) if evidence is None else [_or_none(v) for v in evidence[k].tolist()]
         share = None if weight is None else weight * len(grid)
         row = [x, y, round(grid.size_level0, 3), float(grid.tissue[k]), weight, share, int(rank[k]), *speaks]
-        rows.append([*row, None, int(damaged[k])])
-    return csv_text([*header, "anomaly", "damaged"], rows)
+        rows.append([*row, None, int(damaged[k]), *looks[k]])
+    return csv_text([*header, "anomaly", "damaged", *class_names], rows)
 
 
 def predictions_csv(records: Iterable[Mapping[str, Any]]) -> str:
@@ -189,7 +199,15 @@ def predictions_csv(records: Iterable[Mapping[str, Any]]) -> str:
     header = ["slide_id", "content_id", "answer", "sure", "reason", *(f"probability_{c}" for c in classes)]
     header += [f"{end}_{c}" for c in classes for end in ("low", "high")]
     header += ["out_of_domain", "tiles", "tissue_mm2", "model", "model_digest", "encoder", "precision", "device"]
-    return csv_text([*header, "seconds", "warnings", "notice"], [_summary(record, classes) for record in records])
+    looks = list(dict.fromkeys(name for record in records for name in _fractions(record)))
+    header += ["seconds", "warnings", "notice", *(f"tissue_{name}" for name in looks)]
+    rows = [[*_summary(record, classes), *(_fractions(record).get(name) for name in looks)] for record in records]
+    return csv_text(header, rows)
+
+
+def _fractions(record: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return the shares of tissue by tile class of a prediction.json; older ones have none."""
+    return (record.get("tile_classes") or {}).get("fractions", {})  # type: ignore[no-any-return]
 
 
 def _summary(record: Mapping[str, Any], classes: Sequence[str]) -> list[Any]:

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .colours import AMOUNT, SIDES, Stops, colour, ramp
+from .export_classes import class_maps, draw_classes, draw_legend
 from .export_qupath import origin_offset
 from .pipeline import Prediction, scale_values
 from .slide.grid import TileGrid, TileMap
+from .tile_classes import TileClasses
 
 if TYPE_CHECKING:
     from .export import Sheet
@@ -99,14 +101,17 @@ def evidence_map(prediction: Prediction) -> tuple[TileMap, Shade] | None:
 
 
 def overlay_png(slide: Slide, prediction: Prediction) -> bytes:
-    """Return overlay.png: the slide, the map over it, its colour bar with unit and range, a scale bar."""
-    return picture_of(slide, prediction, first_map(prediction), "png")
+    """Return overlay.png: the slide, the map over it, its colour bar with unit and range, a scale bar.
+
+    Without a map of the slide's answer, that of the tile classes.
+    """
+    return picture_of(slide, prediction, first_map(prediction) or prediction.tile_classes, "png")
 
 
 def picture_of(
     slide: Slide,
     prediction: Prediction,
-    layer: tuple[TileMap, Shade] | None,
+    layer: tuple[TileMap, Shade] | TileClasses | None,
     kind: str,
     long_side: int = PICTURE_PX,
     words: float = 1.0,
@@ -115,7 +120,7 @@ def picture_of(
 
     Parameters
     ----------
-    layer : (TileMap, Shade) or None
+    layer : (TileMap, Shade), TileClasses or None
         None draws the slide alone.
     kind : str
         ``png`` or ``jpg``.
@@ -136,7 +141,10 @@ def picture_of(
     figure = Figure(figsize=(wide / _DPI, (tall + band) / _DPI), dpi=_DPI, facecolor="white")
     axes = figure.add_axes((0.0, band / (tall + band), 1.0, tall / (tall + band)))
     axes.imshow(thumbnail, extent=(0, slide.dimensions[0], slide.dimensions[1], 0), interpolation="antialiased")
-    if layer is not None:
+    if isinstance(layer, TileClasses):
+        draw_classes(axes, layer)
+        draw_legend(figure, layer, wide, tall + band, text)
+    elif layer is not None:
         _draw_map(axes, *layer)
         _draw_bar(figure, layer[1], wide, tall + band, text)
     _draw_damaged(axes, prediction)
@@ -262,7 +270,10 @@ def map_ome_tiff(path: Path, slide: Slide, prediction: Prediction, sheet: Sheet)
 
 def _all_maps(prediction: Prediction) -> list[TileMap]:
     scales = ["share", *(f"evidence:{name}" for name in prediction.bundle.classes)]
-    return [scale_values(prediction, scale) for scale in scales]
+    judged = [scale_values(prediction, scale) for scale in scales]
+    if prediction.verdict is None and prediction.tile_classes is not None:
+        judged = []  # planes without a value would only be in the way
+    return judged + class_maps(prediction)
 
 
 def _empty_planes(maps: list[TileMap]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .export_classes import class_measurements, classification
 from .pipeline import Prediction
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def _features(prediction: Prediction, dx: int, dy: int) -> Iterator[dict[str, An
                 "objectType": "tile",
                 "name": f"Tile {k + 1}",
                 "measurements": {name: _number(values[k]) for name, values in columns.items()},
+                **classification(prediction, k),
             },
         }
 
@@ -84,7 +86,7 @@ def _columns(prediction: Prediction) -> dict[str, np.ndarray[Any, Any]]:
     if verdict is not None and verdict.evidence is not None:
         for k, name in enumerate(verdict.classes):
             columns[f"Evidence: {name}"] = verdict.evidence[:, k]
-    return columns
+    return columns | class_measurements(prediction)
 
 
 def _number(value: Any) -> float | int | str:

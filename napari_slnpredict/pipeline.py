@@ -15,19 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .answer import say
+from .bundles.bundle import Bundle
 from .errors import BundleMismatch, NotBrightfield
 from .events import Event, Job, Partial, Stage, Throttle, Warn, relay
 from .explanation import ClickAnswer, SoFar, answer_click, answer_so_far
 from .provenance import Stopwatch
 from .settings import Settings
 from .slide.grid import GridSpec, TileGrid, TileMap, map_tiles
+from .tile_classes import Model, RunningClasses, TileClasses, TileHead, judge_of, kept_by, load_model
 
 if TYPE_CHECKING:
-    from .bundles.bundle import Bundle
     from .encode.encoder import Encoder
     from .encode.engines import Device, Engine, PlannedEngine
     from .encode.features import Bag
-    from .mil.verdict import Head, Verdict
+    from .mil.verdict import Verdict
     from .slide.slide import Slide
     from .slide.tissue import TissueMask
 
@@ -57,7 +58,7 @@ class Prediction:
     bag : Bag or None
         None: there was no tissue to embed.
     verdict : Verdict or None
-        None: no tissue, or too much of it unreadable.
+        None: no tissue, or too much of it unreadable, or the model is a classifier of tiles alone.
     seconds : dict of str to float
         Per stage, and within them for read, decode, resize, encode, write (summed over threads).
     device : str
@@ -66,6 +67,8 @@ class Prediction:
         One sentence.
     sure : bool
         False when the sentence says that it is not.
+    tile_classes : TileClasses or None
+        What each tile looks like, where the encoder keeps a classifier of tiles.
     """
 
     slide_id: str
@@ -83,11 +86,21 @@ class Prediction:
     answer: str
     sure: bool
     anomaly: None = None
+    tile_classes: TileClasses | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why the slide as a whole was not judged; empty when it was."""
+        if self.verdict is not None:
+            return ""
+        if self.bag is None:
+            return "no tissue"
+        return "damaged tiles" if self.bag.too_damaged else "tile classes only"
 
 
 def predict_slide(
     slide: Slide,
-    model: Bundle | Head,
+    model: Bundle | Model,
     *,
     settings: Settings,
     tissue: TissueMask | None = None,
@@ -97,14 +110,15 @@ def predict_slide(
     engine: Engine | PlannedEngine | None = None,
     threads: int | None = None,
     nice: int = 0,
+    pressed: Callable[[], bool] | None = None,
 ) -> Job[Prediction]:
     """Predict one slide and say where the model looked.
 
     Parameters
     ----------
     slide : Slide
-    model : Bundle or Head
-        A bundle of kind "mil", or its head when it is loaded already.
+    model : Bundle, Head or TileHead
+        A bundle of kind "mil", or of an encoder that keeps a classifier of tiles; or its head when it is loaded.
     settings : Settings
     tissue : TissueMask, optional
         An edited mask; found on the slide when absent.
@@ -114,17 +128,16 @@ def predict_slide(
         Chosen by `settings.device` when absent.
     encoder, engine : Encoder, Engine, optional
         The bundle's encoder (`encoder_of`) and its network, made ready before for many slides.
-    threads, nice : int
-        As for `encode.embed.embed`; beside a window one core less and nice 10.
+    threads, nice, pressed
+        As for `encode.embed.embed`; beside a window nice 10, and `pressed` while its camera moves.
 
     Yields
     ------
-    Stage, Progress, Warn, and Partial of kind "tissue", "grid", "so_far", "attention".
+    Stage, Progress, Warn, and Partial of kind "tissue", "grid", "so_far", "attention" or "classes".
     """
     from .encode.embed import embed
     from .encode.engines import choose_device, plan_engine
-    from .mil.checking import check_judge
-    from .mil.verdict import Head, judge, load_head
+    from .mil.verdict import judge
 
     watch, warnings = Stopwatch(), list[str]()
     check_slide(slide)
@@ -132,12 +145,12 @@ def predict_slide(
     yield Stage("model", "Loading the model")
     with watch("model"):
         device = device or choose_device(settings.device)
-        head = model if isinstance(model, Head) else load_head(model, device.first)
+        head = load_model(model, device.first) if isinstance(model, Bundle) else model
         bundle = bundle_of(head)
         encoder = encoder or encoder_of(bundle, settings)
     spec = grid_spec(bundle)
     engine = engine or plan_engine(
-        encoder, device, settings=settings, threads=threads, tile_px=spec.tile_px, judge=check_judge(head), nice=nice
+        encoder, device, settings=settings, threads=threads, tile_px=spec.tile_px, judge=judge_of(head), nice=nice
     )
     coarser = check_scale(slide, spec, bundle.name)
     if coarser:
@@ -146,26 +159,29 @@ def predict_slide(
     so_far = yield from lay_out(slide, head, tissue=tissue, watch=watch)
     tissue, grid = so_far.tissue, so_far.grid
 
-    bag, verdict = None, None
+    bag, verdict, classes = None, None, None
     if len(grid):
         before = slide.seconds_spent
         with watch("embed"):
             job = embed(
                 slide, grid, encoder, cache=settings.cache_dir, device=device, order=order, batch=settings.batch,
-                threads=threads, nice=nice, watch=watch, engine=engine,
+                threads=threads, nice=nice, pressed=pressed, watch=watch, engine=engine,
             )  # fmt: skip
             bag = yield from relay(job, _Painter(so_far, warnings).see)
         _split_reading(watch, before, slide.seconds_spent)
         slide.unchanged()
         if not bag.too_damaged:
             with watch("judge"):
-                verdict = yield from relay(judge(head, bag), _Painter(so_far, warnings).see)
+                tile_head = head if isinstance(head, TileHead) else kept_by(encoder)
+                classes = tile_head.of(bag) if tile_head is not None else None
+                if not isinstance(head, TileHead):
+                    verdict = yield from relay(judge(head, bag), _Painter(so_far, warnings).see)
     else:
         slide.unchanged()
         if tissue.area_mm2 > 0:
             area = f"{tissue.area_mm2:.2g} mm²"
             warnings.append(f"The tissue found ({area}) is too little for a tile of {grid.spec.tile_um:g} µm.")
-    answer, sure = say(bundle, verdict, len(grid), coarser, bag)
+    answer, sure = say(bundle, verdict, len(grid), coarser, bag, classes)
     return Prediction(
         slide_id=slide.slide_id,
         content_id=slide.content_id,
@@ -181,11 +197,12 @@ def predict_slide(
         device=str(ran_on(engine, device, bag)),
         answer=answer,
         sure=sure,
+        tile_classes=classes,
     )
 
 
 def lay_out(
-    slide: Slide, head: Head, *, tissue: TissueMask | None = None, watch: Stopwatch | None = None
+    slide: Slide, head: Model, *, tissue: TissueMask | None = None, watch: Stopwatch | None = None
 ) -> Job[SoFar]:
     """Find the tissue and lay the head's tiles over it: what a run begins with, and a click before any run.
 
@@ -213,7 +230,8 @@ def lay_out(
     with watch("grid"):
         grid = lay_grid(slide, tissue, grid_spec(bundle_of(head)))
     yield Partial("grid", grid)
-    so_far = SoFar(head, grid, tissue, edited, RunningAttention(head, len(grid)))
+    running = RunningClasses(head, grid) if isinstance(head, TileHead) else RunningAttention(head, len(grid))
+    so_far = SoFar(head, grid, tissue, edited, running)
     yield Partial("so_far", so_far)
     return so_far
 
@@ -239,7 +257,7 @@ def check_slide(slide: Slide) -> None:
     slide.require_mpp()
 
 
-def bundle_of(head: Head) -> Bundle:
+def bundle_of(head: Model) -> Bundle:
     """Return the bundle a head came from; a head in training has none and cannot predict from slides."""
     if head.bundle is None:
         raise BundleMismatch("this head has no bundle, so its encoder and tiles are unknown", do="save it as a bundle")
@@ -247,9 +265,11 @@ def bundle_of(head: Head) -> Bundle:
 
 
 def encoder_of(bundle: Bundle, settings: Settings) -> Encoder:
-    """Return the encoder a bundle was trained on, or say that another one is here under its name."""
-    from .encode.encoder import load_encoder
+    """Return the encoder a bundle was trained on (or is), or say that another one is here under its name."""
+    from .encode.encoder import encoder_from_bundle, load_encoder
 
+    if bundle.kind == "encoder":
+        return encoder_from_bundle(bundle)
     wanted = bundle.encoder
     encoder = load_encoder(str(wanted["name"]), settings)
     if encoder.digest != wanted["digest"]:
@@ -348,6 +368,8 @@ class _Painter:
             return event
         running = self._so_far.running
         running.take(*event.data)
+        if isinstance(running, RunningClasses):
+            return Partial("classes", running.classes()) if self._may_paint() else None
         if not (running.available and self._may_paint()):
             return None
         return Partial("attention", map_tiles(self._so_far.grid, running.share(), "attention", "× mean"))

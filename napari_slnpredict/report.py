@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from . import __version__, provenance
 from .answer import belief_words
 from .errors import SlideError
+from .export_classes import class_rows
 from .export_pictures import evidence_map, first_map, main_class, picture_of
 from .pipeline import Prediction
+from .tile_classes import HOW_COUNTED
 
 if TYPE_CHECKING:
     from .slide.slide import Slide
@@ -48,6 +50,8 @@ def report_html(slide: Slide, prediction: Prediction, record: Mapping[str, Any])
             pictures=_pictures(slide, prediction),
             main=main_class(prediction),
             speakers=_speakers(slide, prediction),
+            looks=class_rows(prediction),
+            counted=HOW_COUNTED,
             versions=provenance.versions(),
             made=provenance.now(),
             version=__version__,
@@ -65,7 +69,7 @@ def _template() -> Any:
     environment.filters["sig"] = significant
     environment.filters["thin"] = thin
     environment.filters["belief"] = belief_words
-    environment.filters["picture"] = _picture_url
+    environment.filters["picture"] = picture_url
     return environment.from_string(text)
 
 
@@ -84,7 +88,8 @@ def thin(value: float, places: int = 0) -> str:
     return f"{value:,.{places}f}".replace(",", "\u2009")
 
 
-def _picture_url(picture: tuple[str, bytes]) -> str:
+def picture_url(picture: tuple[str, bytes]) -> str:
+    """Return a picture, its kind and bytes, as a URL that holds it."""
     kind, data = picture
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
@@ -124,6 +129,7 @@ def _time(seconds: Mapping[str, float]) -> str:
 def _pictures(slide: Slide, prediction: Prediction) -> dict[str, tuple[str, bytes] | None]:
     """Return the pictures of the whole slide; JPEG, since the photograph is most of them."""
     first, evidence = first_map(prediction), evidence_map(prediction)
+    looks = prediction.tile_classes
     both = first is not None and evidence is not None and prediction.verdict is not None
     return {
         "slide": ("jpeg", picture_of(slide, prediction, None, "jpg", 1200)),
@@ -131,6 +137,7 @@ def _pictures(slide: Slide, prediction: Prediction) -> dict[str, tuple[str, byte
         "evidence": ("jpeg", picture_of(slide, prediction, evidence, "jpg", _OVERVIEW_PX, 1.3))
         if both and prediction.verdict is not None and prediction.verdict.attention is not None
         else None,
+        "classes": ("jpeg", picture_of(slide, prediction, looks, "jpg", _OVERVIEW_PX, 1.3)) if looks else None,
     }
 
 

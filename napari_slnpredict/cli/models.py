@@ -17,7 +17,8 @@ def models(as_json: AsJson = False) -> None:
 
     from .console import print_json, print_table
 
-    rows = [_model_row(entry) for entry in list_bundles(load_settings(), ("mil", "anomaly"))]
+    entries = list_bundles(load_settings(), ("mil", "anomaly", "encoder"))
+    rows = [_model_row(entry) for entry in entries if getattr(entry, "kind", "") != "encoder" or _classes(entry)]
     if as_json:
         print_json({"format": 1, "command": "models", "models": rows})
         return
@@ -26,6 +27,11 @@ def models(as_json: AsJson = False) -> None:
         [[r["name"], r["kind"], ", ".join(r["classes"]), r["encoder"], megabytes(r["bytes"]), r["licence"], r["usable"]]
          for r in rows],
     )  # fmt: skip
+
+
+def _classes(entry: Bundle | BrokenBundle) -> tuple[str, ...]:
+    """Return what a bundle tells apart; an encoder that keeps no tile classes tells nothing."""
+    return tuple(getattr(entry, "classes", ()))
 
 
 def _model_row(entry: Bundle | BrokenBundle) -> dict[str, Any]:
@@ -37,7 +43,7 @@ def _model_row(entry: Bundle | BrokenBundle) -> dict[str, Any]:
     bundle: Any = entry
     return {
         "name": bundle.name,
-        "kind": bundle.kind,
+        "kind": "tile classes" if bundle.kind == "encoder" else bundle.kind,
         "classes": list(bundle.classes),
         "encoder": str(bundle.encoder.get("name", "")),
         "bytes": size,
@@ -49,4 +55,6 @@ def _model_row(entry: Bundle | BrokenBundle) -> dict[str, Any]:
 
 def megabytes(size: float) -> str:
     """Return a size as people read it."""
+    if size >= 1e9:
+        return f"{size / 1e9:.1f} GB"
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"

@@ -35,7 +35,9 @@ DEFAULT_MODEL = "demo-sln"
 def predict(
     context: typer.Context,
     slides: Slides,
-    model: Annotated[str, typer.Option("--model", help="Name or folder of a model.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Option("--model", help="Name or folder of a model, or of an encoder that keeps tile classes.")
+    ] = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("out"),
     mpp: Mpp = None,
     device: Device = None,

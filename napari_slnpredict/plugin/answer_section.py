@@ -26,10 +26,13 @@ class AnswerSection(Fold):
         self.numbers = Words()
         self.bar = ProbabilityBar()
         self.doubt = Words()
+        self.looks = Words()
+        self.counted = Words(quiet=True)
         self.facts = Words(quiet=True)
         self.warnings = Words()
         self.notice = Words(quiet=True)
-        self.add(self.sentence, self.numbers, self.bar, self.doubt, self.facts, self.warnings, self.notice)
+        self.add(self.sentence, self.numbers, self.bar, self.doubt)
+        self.add(self.looks, self.counted, self.facts, self.warnings, self.notice)
         controller.answer_changed.connect(self.refresh)
         self.refresh()
 
@@ -57,9 +60,17 @@ class AnswerSection(Fold):
         else:
             self.numbers.say("")
             self.doubt.say("")
+        self._show_classes(prediction)
         self.facts.say(facts_line(prediction))
         self.warnings.say("\n".join(prediction.warnings))
         self.notice.say(str(prediction.bundle.notice or ""))
+
+    def _show_classes(self, prediction: Any) -> None:
+        """Say how much of the tissue looks like what, where tiles were told apart."""
+        looks = prediction.tile_classes
+        told = "" if looks is None or looks.sentence() in prediction.answer else f"Tile by tile, {looks.sentence()}"
+        self.looks.say(told)
+        self.counted.say("" if looks is None else looks.how_counted)
 
 
 def class_lines(verdict: Any, column: int) -> str:

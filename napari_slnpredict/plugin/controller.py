@@ -23,7 +23,7 @@ from .errands import Errands
 from .jobs import Answered
 from .label import SlideLabel
 from .layers import assert_gui_thread
-from .maps import Maps
+from .maps import BY_CLASS, Maps
 from .measure import Measure
 from .overlays import Overlays
 from .overview import Overview
@@ -32,6 +32,7 @@ from .remember import Memory
 from .runs import Runs
 from .scores import Scores
 from .slides import Shown, Slides
+from .stain import StainView
 from .task_note import TaskNote
 from .tissue_layer import TissueLayer
 from .view import Camera, prepare_canvas
@@ -107,6 +108,7 @@ class Controller(QObject):
         self.tissue = TissueLayer(viewer, self)
         self.errands = Errands(self)
         self.slides = Slides(viewer, self)
+        self.stain = StainView(self)
         self.beside = beside or Beside(viewer, self)
         # Started when a slide is on the screen: this imports torch, and must not be in the way of the first frame.
         self._ready_timer = QTimer(self, singleShot=True, interval=READY_AFTER_MS)
@@ -255,6 +257,8 @@ class Controller(QObject):
             self.maps.begin(event.data)
         elif event.kind == "attention" and self.answered is None:
             self.maps.grow(event.data)
+        elif event.kind == "classes" and self.answered is None:
+            self.maps.grow_classes(event.data)
         elif event.kind in ("ready", "so_far"):
             self.asks.take(event)
             if event.kind == "so_far" and shown is not None:
@@ -262,14 +266,14 @@ class Controller(QObject):
 
     def _peeked(self, event: Partial) -> None:
         """A click before any run has laid the tiles, or looked at one of them: the map begins."""
-        if event.kind in ("grid", "attention") and not self.runs.running:
+        if event.kind in ("grid", "attention", "classes") and not self.runs.running:
             self._partial(event)
 
     def _answered(self, answered: Answered) -> None:
         self.answered = answered
         shown = self.slides.current
-        if answered.prediction.verdict is not None:
-            self.maps.finish(answered.prediction, self.scales()[0] if self.scales() else "share")
+        if self.scales() or answered.prediction.verdict is not None:
+            self.maps.finish(answered.prediction, (*self.scales(), "share")[0])
         if shown is not None:
             self.asks.tell_strip(shown, answered)
             self.asks.ask_again(shown, answered)
@@ -278,11 +282,15 @@ class Controller(QObject):
 
     def scales(self) -> list[str]:
         """Return the scales the finished prediction can be shown on, the default first."""
-        verdict = self.answered.prediction.verdict if self.answered is not None else None
-        if verdict is None:
+        if self.answered is None:
             return []
+        prediction = self.answered.prediction
+        verdict, looks = prediction.verdict, [BY_CLASS] if prediction.tile_classes is not None else []
+        if verdict is None:
+            return looks
         found = ["share", "attention", "rank"] if verdict.attention is not None else []
-        return found + ([f"evidence:{name}" for name in verdict.classes] if verdict.evidence is not None else [])
+        found += [f"evidence:{name}" for name in verdict.classes] if verdict.evidence is not None else []
+        return found + looks
 
     # -- questions ---------------------------------------------------------------------------------------------------
 

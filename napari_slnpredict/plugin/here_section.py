@@ -72,7 +72,7 @@ def here_lines(answer: Any, message: str, prediction: Any) -> list[str]:
     """Return what is known of a place, a fact a line; what the model cannot tell is absent."""
     if answer is None or answer.tile is None:
         return [sentence(message)] if message else []
-    lines = []
+    lines = look_lines(answer)
     if answer.share is not None:
         lines.append(share_line(answer))
     if answer.rank and prediction is not None:
@@ -94,6 +94,8 @@ def here_lines(answer: Any, message: str, prediction: Any) -> list[str]:
 
 def lines_so_far(answer: Any, so_far: Any, prediction: Any, *, running: bool) -> list[str]:
     """Return what is known of a place that was embedded on the spot: beside which tiles, and what is missing still."""
+    if answer.classes is not None:
+        return look_lines(answer) + ([sentence(answer.reason) + "."] if answer.reason else [])
     lines = []
     if answer.share is not None:
         lines.append(share_line(answer))
@@ -111,6 +113,13 @@ def lines_so_far(answer: Any, so_far: Any, prediction: Any, *, running: bool) ->
     if prediction is None and not running:
         lines.append("Press Run for the slide's answer.")
     return lines
+
+
+def look_lines(answer: Any) -> list[str]:
+    """Return what the tile looks like: its likeliest classes, where there are any."""
+    from napari_slnpredict.tile_classes import class_words
+
+    return [] if answer.classes is None else ["looks like", *class_words(answer.classes)]
 
 
 def class_so_far(answer: Any, so_far: Any) -> int:

@@ -110,9 +110,15 @@ def discard_opened(result: Opened) -> None:
 
 
 def predict_job(
-    slide: Any, model: str, options: Options, warm: WarmModel, order: Callable[..., Any], edit: edits.TissueEdit | None
+    slide: Any,
+    model: str,
+    options: Options,
+    warm: WarmModel,
+    order: Callable[..., Any],
+    moving: Callable[[], bool],
+    edit: edits.TissueEdit | None,
 ) -> Job[Answered]:
-    """Predict a slide with a model given by name."""
+    """Predict a slide with a model given by name, quietly while the camera is `moving`."""
     ready = yield from ready_job(model, options, warm)
     yield Partial("ready", ready)  # clicks use the same network
     from napari_slnpredict.encode.engines import step_back
@@ -131,6 +137,7 @@ def predict_job(
         encoder=ready.encoder,
         engine=ready.engine,
         nice=NICE,
+        pressed=moving,
     )
     return Answered(prediction, ready.head)
 
@@ -183,6 +190,8 @@ def place_job(slide: Any, so_far: SoFar, engine: Any, point_um: tuple[float, flo
     # One tile alone is no map: its share would be 1 whatever it shows.
     if answer.tile is not None and so_far.running.available and so_far.running.tiles_seen > 1:
         yield Partial("attention", _painted(so_far))
+    elif answer.tile is not None and answer.classes is not None:
+        yield Partial("classes", so_far.running.classes())
     return answer
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_slnpredict.colours import AMOUNT, SIDES, Stops, ramp
+from napari_slnpredict.colours import AMOUNT, CLASS_OPACITY, SIDES, Stops, class_colour, ramp
 from napari_slnpredict.slide.grid import TileGrid, TileMap
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ AXES = ("y", "x")
 SLIDE_KEY = "slnpredict"
 #: Key under which our other layers say what they are.
 ROLE_KEY = "slnpredict_role"
+#: Role of the layer that shows the slide in another stain.
+STAIN = "stain"
 #: Tissue outline: a green that eosin and haematoxylin leave free.
 TISSUE_COLOUR = (0.0, 0.52, 0.32, 1.0)
 
@@ -104,6 +106,16 @@ def slide_layer(slide: Any, levels: list[Any]) -> tuple[list[Any], dict[str, Any
     }
 
 
+def add_stained(viewer: Any, slide: Any, levels: list[Any], below: Any, name: str) -> Image:
+    """Add a slide's levels in another stain, right above its own layer."""
+    assert_gui_thread()
+    data, arguments = slide_layer(slide, levels)
+    arguments |= {"name": name, "metadata": {ROLE_KEY: STAIN}}
+    layer: Image = add_quietly(viewer, "add_image", data, **arguments)
+    viewer.layers.move(viewer.layers.index(layer), viewer.layers.index(below) + 1)
+    return layer
+
+
 def paper_colour(thumbnail: NDArray[np.uint8]) -> tuple[float, float, float]:
     """Return the colour of the slide's own empty glass, 0 to 1: the commonest of its bright, grey pixels."""
     pixels = thumbnail.reshape(-1, 3).astype(np.int16)
@@ -143,6 +155,34 @@ def add_map(viewer: Any, name: str, grid: TileGrid, image: NDArray[np.float32], 
         cache=False,
         metadata={ROLE_KEY: name},
     )
+
+
+def add_classes(viewer: Any, name: str, grid: TileGrid, image: NDArray[np.uint8], classes: tuple[str, ...]) -> Labels:
+    """Add a map of classes, one pixel per lattice cell: 0 is clear, class k of the list is k + 1."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    assert_gui_thread()
+    where = place(grid)
+    colours: dict[Any, Any] = {0: "transparent", None: "transparent"}
+    colours |= {k + 1: (*(part / 255 for part in class_colour(k)), 1.0) for k in range(len(classes))}
+    layer: Labels = add_quietly(
+        viewer,
+        "add_labels",
+        image,
+        name=name,
+        scale=where.scale,
+        translate=where.translate,
+        units=("um", "um"),
+        axis_labels=AXES,
+        colormap=DirectLabelColormap(color_dict=colours),
+        features={"class": ["", *classes]},  # napari's status bar reads it under the pointer
+        opacity=CLASS_OPACITY,
+        blending="translucent_no_depth",
+        cache=False,
+        metadata={ROLE_KEY: name},
+    )
+    layer.editable = False
+    return layer
 
 
 def add_tissue(viewer: Any, mask: NDArray[np.bool_], mask_mpp: float, slide_mpp: float) -> Labels:

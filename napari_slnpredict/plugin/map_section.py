@@ -11,6 +11,8 @@ from napari_slnpredict.colours import AMOUNT, SIDES
 
 from . import words
 from .asks import STRIP
+from .legend import Legend
+from .maps import BY_CLASS
 from .widgets import ColourBar, Fold, Row, TileButton, Words
 
 if TYPE_CHECKING:
@@ -24,7 +26,9 @@ WORDS_MS = 40
 STEPS = 200
 
 NO_MODEL_MAP = "the model's map (press Run)"
-SCALE_WORDS = {"share": "attention, × mean", "attention": "attention, raw", "rank": "attention, rank"}
+SCALE_WORDS = {
+    "share": "attention, × mean", "attention": "attention, raw", "rank": "attention, rank", BY_CLASS: "tile classes",
+}  # fmt: skip
 
 
 class MapSection(Fold):
@@ -47,8 +51,9 @@ class MapSection(Fold):
         self.threshold.setToolTip("Paint only tiles at or above this value")
         self.threshold.valueChanged.connect(self._threshold_moved)
         self.area = Words()
+        self.legend = Legend()
         self.strip = StripWidget(controller)
-        self.add(Row("Show", self.scale), self.colours, self.range)
+        self.add(Row("Show", self.scale), self.colours, self.range, self.legend)
         self.threshold_row = Row("Above", self.threshold)
         self.add(self.threshold_row, self.area, self.strip)
         self.notes = Words(quiet=True)
@@ -72,8 +77,12 @@ class MapSection(Fold):
         self.setVisible(self._maps.values is not None or bool(self._scores.files))
         self._fill(self._entries(scales), self._scores.choice or state.scale)
         there = self.source.values is not None
-        for widget in (self.colours, self.range, self.threshold_row, self.area):
+        looks = state.looks if there else None
+        for widget in (self.threshold_row, self.area):
             widget.setVisible(there)
+        for widget in (self.colours, self.range):
+            widget.setVisible(there and looks is None)
+        self.legend.show_classes(looks)
         file = self._scores.file
         self.notes.say("\n".join((words.score_facts(file.scores), *file.scores.notes)) if file is not None else "")
         if there:
@@ -84,6 +93,8 @@ class MapSection(Fold):
         own: list[tuple[str, object]] = [(scale_words(scale), scale) for scale in scales or ["share"]]
         if self._maps.values is None:
             own = [(NO_MODEL_MAP, "share")]
+        elif not scales and self._maps.state.looks is not None:
+            own = [(scale_words(BY_CLASS), BY_CLASS)]
         return own + list(self._scores.choices())
 
     def _show(self, state: MapState, *, finished: bool) -> None:

@@ -12,20 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_slnpredict.slide.grid import TileGrid, TileMap
+from napari_slnpredict.slide.grid import TileGrid, TileMap, map_tiles
 
-from .layers import ROLE_KEY, add_map, assert_gui_thread, ink
+from .layers import ROLE_KEY, add_classes, add_map, assert_gui_thread, ink
 
 if TYPE_CHECKING:
     from napari_slnpredict.pipeline import Prediction
+    from napari_slnpredict.tile_classes import TileClasses
 
 #: Least time between two uploads of a growing map, ms. Each makes a frame longer: while the user pans they are so rare
 #: that they are less than one frame in twenty.
 PAINT_MS, PAINT_MOVING_MS = 100, 1000
 #: A growing map's range moves only when it is off by more than this: colours must not flicker.
 RANGE_SLACK = 1.25
-ATTENTION, EVIDENCE = "attention", "evidence"
-MAP_LAYERS = (ATTENTION, EVIDENCE)
+ATTENTION, EVIDENCE, CLASSES = "attention", "evidence", "tile classes"
+MAP_LAYERS = (ATTENTION, EVIDENCE, CLASSES)
+#: The scale of the tile classes.
+BY_CLASS = "classes"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class MapState:
     Attributes
     ----------
     scale : str
-        ``share``, ``attention``, ``rank`` or ``evidence:<class>``.
+        ``share``, ``attention``, ``rank``, ``evidence:<class>`` or ``classes``.
     low, high, top : float
         Range of the colours and highest value, in `unit`.
     threshold : float
@@ -45,6 +48,8 @@ class MapState:
     tiles : int
         Number of those tiles.
     two_sided : bool
+    looks : TileClasses or None
+        What is shown, where it is classes and no number; the values are then the class's probability.
     """
 
     scale: str = "share"
@@ -56,6 +61,12 @@ class MapState:
     area_mm2: float = 0.0
     tiles: int = 0
     two_sided: bool = False
+    looks: TileClasses | None = None
+
+    @property
+    def layer(self) -> str:
+        """Role of the layer that shows it."""
+        return CLASSES if self.looks is not None else EVIDENCE if self.two_sided else ATTENTION
 
 
 class Maps(QObject):
@@ -111,11 +122,8 @@ class Maps(QObject):
         self._grid = self._map = self._prediction = None
         self._scales.clear()
         self.state = MapState()
-        viewer = self._viewer()
         for name in MAP_LAYERS:
-            layer = self.layer(name)
-            if layer is not None and viewer is not None:
-                viewer.layers.remove(layer)
+            self._drop(name)
         self.changed.emit()
 
     def begin(self, grid: TileGrid) -> None:
@@ -123,7 +131,7 @@ class Maps(QObject):
         self.clear()
         self._grid = grid
         if len(grid):
-            self._layer_for(two_sided=False)
+            self._layer_for()
 
     def grow(self, tile_map: TileMap) -> None:
         """Show what is known so far; at most one upload per `PAINT_MS`."""
@@ -136,6 +144,20 @@ class Maps(QObject):
         self.state = replace(self.state, scale="share", unit=tile_map.unit, low=low, high=high, top=top)
         self._paint_soon()
 
+    def grow_classes(self, looks: TileClasses) -> None:
+        """Show the classes known so far; at most one upload per `PAINT_MS`."""
+        if self._grid is None:
+            self.begin(looks.grid)
+        self._take(looks)
+        self._paint_soon()
+
+    def _take(self, looks: TileClasses) -> None:
+        even = 1.0 / len(looks.classes)  # no class that leads has less
+        self._map = map_tiles(looks.grid, looks.belief, "tile class", "probability")
+        self.state = MapState(BY_CLASS, "probability", even, 1.0, 1.0, looks=looks)
+        if self._prediction is None or self._prediction.verdict is None:
+            self._drop(ATTENTION)  # laid ahead, for a model that has any
+
     def finish(self, prediction: Prediction, scale: str) -> None:
         """A run has ended: its final values."""
         self._prediction, self._grid = prediction, prediction.grid
@@ -147,6 +169,10 @@ class Maps(QObject):
         """Show another quantity of the finished prediction."""
         assert_gui_thread()
         if self._prediction is None or not len(self._prediction.grid):
+            return
+        if scale == BY_CLASS and self._prediction.tile_classes is not None:
+            self._take(self._prediction.tile_classes)
+            self._paint()
             return
         two_sided = scale.startswith("evidence")
         if scale not in self._scales:
@@ -182,7 +208,12 @@ class Maps(QObject):
         self._know(self._map.grid)
         shown = self._above(self._map.values)
         self._count(shown)
-        layer = self._layer_for(two_sided=self.state.two_sided)
+        layer, looks = self._layer_for(), self.state.looks
+        if looks is not None:
+            np.put(layer.data, self._flat, np.where(shown, looks.best + 1, 0))
+            layer.refresh(thumbnail=False, highlight=False, extent=False)
+            self.changed.emit()
+            return
         np.put(layer.data, self._flat, np.where(shown, self._map.values, np.float32(np.nan)))
         limits = (self.state.low, self.state.high)
         if tuple(layer.contrast_limits) != limits:
@@ -211,15 +242,24 @@ class Maps(QObject):
         mm2 = float(self._tissue @ shown) * cell_mm2
         self.state = replace(self.state, area_mm2=mm2, tiles=int(shown.sum()))
 
-    def _layer_for(self, *, two_sided: bool) -> Any:
+    def _layer_for(self) -> Any:
         """Return the layer of the present quantity, made when it is not there; only it is visible."""
         assert self._grid is not None
-        name, other = (EVIDENCE, ATTENTION) if two_sided else (ATTENTION, EVIDENCE)
-        layer, hidden = self.layer(name), self.layer(other)
-        if layer is None:
+        name, looks, viewer = self.state.layer, self.state.looks, self._viewer()
+        layer = self.layer(name)
+        if layer is None and looks is not None:
+            layer = add_classes(viewer, name, self._grid, np.zeros(self._grid.shape, np.uint8), looks.classes)
+        elif layer is None:
             empty = np.full(self._grid.shape, np.nan, np.float32)
-            layer = add_map(self._viewer(), name, self._grid, empty, two_sided=two_sided)
-        if hidden is not None and hidden.visible:
-            hidden.visible = False
-            layer.visible = True
+            layer = add_map(viewer, name, self._grid, empty, two_sided=self.state.two_sided)
+        for other in MAP_LAYERS:
+            hidden = self.layer(other) if other != name else None
+            if hidden is not None and hidden.visible:
+                hidden.visible = False
+                layer.visible = True
         return layer
+
+    def _drop(self, name: str) -> None:
+        viewer, layer = self._viewer(), self.layer(name)
+        if viewer is not None and layer is not None:
+            viewer.layers.remove(layer)

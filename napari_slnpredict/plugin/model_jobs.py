@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from napari_slnpredict.settings import load_settings
 
 #: What the viewer's Preferences page adds to the core's settings (`settings.load_settings`).
 Options = dict[str, Any]
+#: What a folder must hold to be chosen.
+ANSWERS = "choose a slide model, or an encoder that keeps tile classes"
 #: Niceness of the threads that compute beside the window (Linux: per thread).
 NICE = 10
 
@@ -35,6 +37,8 @@ class ModelChoice:
     notice : str
     problem : str
         Why it cannot be used; empty when it can.
+    terms : str
+        Its licence and its encoder's, in a sentence each.
     """
 
     name: str
@@ -42,6 +46,7 @@ class ModelChoice:
     card: str = field(default="", repr=False)
     notice: str = ""
     problem: str = ""
+    terms: str = ""
 
 
 def import_what_opening_needs() -> None:
@@ -58,21 +63,34 @@ def models_job(options: Options) -> Job[list[ModelChoice]]:
 
     return [
         choice
-        for entry in list_bundles(load_settings(**options), ("mil",))
+        for entry in list_bundles(load_settings(**options), ("mil", "encoder"))
         if (choice := model_choice(entry)) is not None
     ]
 
 
 def model_choice(entry: Any) -> ModelChoice | None:
-    """Return a bundle as a choice; None for bundles that answer no question (encoders)."""
-    if getattr(entry, "kind", "mil") != "mil":
+    """Return a bundle as a choice; None for bundles that answer no question (encoders without a tile classifier)."""
+    kind = getattr(entry, "kind", "mil")
+    classes = kind == "encoder" and bool(entry.classes)
+    if kind != "mil" and not classes:
         return None
     problem = str(getattr(entry, "error", "") or "")
     name = str(entry.name)
     notice = str(getattr(entry, "notice", "") or "")
     demonstration = " (demonstration)" if "demonstration" in notice.lower() else ""
+    demonstration = " (tile classes)" if classes else demonstration
     label = f"{name}{demonstration}" + (" (cannot be used)" if problem else "")
-    return ModelChoice(name, label, str(getattr(entry, "card", "") or ""), notice, problem)
+    return ModelChoice(name, label, str(getattr(entry, "card", "") or ""), notice, problem, _terms(entry))
+
+
+def _terms(entry: Any) -> str:
+    from napari_slnpredict.bundles.terms import terms_of
+
+    licence, encoder = str(getattr(entry, "licence", "") or ""), getattr(entry, "encoder", None) or {}
+    told = [f"Licence of the model: {licence}." if licence else ""]
+    if encoder.get("name"):
+        told.append(terms_of(*(str(encoder.get(key, "")) for key in ("name", "licence", "notice"))))
+    return " ".join(part for part in told if part)
 
 
 def folder_model_job(folder: Path) -> Job[ModelChoice]:
@@ -83,8 +101,8 @@ def folder_model_job(folder: Path) -> Job[ModelChoice]:
     bundle = load_bundle(folder)
     choice = model_choice(bundle)
     if choice is None:
-        raise SlnPredictError("this model answers no question about slides", file=folder, do="choose a MIL model")
-    return ModelChoice(str(folder), f"{choice.label} · {folder.name}", choice.card, choice.notice)
+        raise SlnPredictError("this model answers no question about slides", file=folder, do=ANSWERS)
+    return replace(choice, name=str(folder), label=f"{choice.label} · {folder.name}")
 
 
 @dataclass(frozen=True)
@@ -140,9 +158,8 @@ def ready_job(model: str, options: Options, warm: WarmModel) -> Job[Ready]:
     yield Stage("device", "Looking for a device")
     from napari_slnpredict.bundles.bundle import find_bundle
     from napari_slnpredict.encode.engines import available_cores, choose_device, plan_engine
-    from napari_slnpredict.mil.checking import check_judge
-    from napari_slnpredict.mil.verdict import load_head
     from napari_slnpredict.pipeline import encoder_of, grid_spec
+    from napari_slnpredict.tile_classes import judge_of, load_model
 
     settings = load_settings(**options)
     device = choose_device(settings.device)
@@ -154,7 +171,7 @@ def ready_job(model: str, options: Options, warm: WarmModel) -> Job[Ready]:
     if ready is not None:
         yield Partial("device", ready.device)
         return ready
-    head = load_head(bundle)
+    head = load_model(bundle)
     yield Stage("model", "Loading the model")
     encoder = encoder_of(bundle, settings)
     yield Stage("model", "Loading the model")
@@ -162,7 +179,7 @@ def ready_job(model: str, options: Options, warm: WarmModel) -> Job[Ready]:
     threads = max(1, available_cores() - 1)
     tile_px = grid_spec(bundle).tile_px
     engine = plan_engine(
-        encoder, device, settings=settings, threads=threads, tile_px=tile_px, judge=check_judge(head), nice=NICE
+        encoder, device, settings=settings, threads=threads, tile_px=tile_px, judge=judge_of(head), nice=NICE
     )
     device = (yield from engine.ready()).device
     yield Partial("device", device)

@@ -53,5 +53,5 @@ class Overlays:
         return [] if viewer is None else [layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) in ROLES]
 
     def _wanted(self) -> list[Any]:
-        other_map = "attention" if self._maps.state.two_sided else "evidence"
-        return [layer for layer in self._layers() if layer.metadata[ROLE_KEY] != other_map]
+        others = {*MAP_LAYERS} - {self._maps.state.layer}
+        return [layer for layer in self._layers() if layer.metadata[ROLE_KEY] not in others]

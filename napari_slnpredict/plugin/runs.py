@@ -139,10 +139,10 @@ class Runs(QObject):
         release = shown.keeper.hold()
         if release is None:
             return False
-        slide, model, warm = shown.slide, self.model, self._warm
+        slide, model, warm, moving = shown.slide, self.model, self._warm, self.moving
         before = self.threads() + self.wait_for()
         worker = Worker(
-            lambda: predict_job(slide, model, options, warm, order, edit),
+            lambda: predict_job(slide, model, options, warm, order, moving, edit),
             self,
             name="run",
             at_end=release,

@@ -182,6 +182,7 @@ def fake_answer(slide: FakeSlide, grid: TileGrid, *, interval: bool = True) -> A
         grid=grid, bag=SimpleNamespace(damaged=np.zeros(n, bool)), verdict=verdict,
         tissue=SimpleNamespace(mask=np.ones((4, 4), bool), mpp=8.0), seconds={"tissue": 0.4, "embed": 33.0},
         warnings=(), device="cpu", answer="SLN positive: probability 0.83 (0.71 to 0.91).", sure=True, anomaly=None,
+        tile_classes=None,
     )  # fmt: skip
     return Answered(prediction, SimpleNamespace(bundle=bundle))  # type: ignore[arg-type]
 

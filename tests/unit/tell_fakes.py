@@ -39,6 +39,7 @@ class StandInEncoder:
     licence: str = "BSD-3-Clause"
     notice: str = ""
     warning: str = ""
+    weights: Path | None = None
     tile_mpp: float | None = None
 
     def check_grid(self, spec: GridSpec) -> None:

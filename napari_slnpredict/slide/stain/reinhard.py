@@ -119,7 +119,7 @@ class Recolourer:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return (h, w, 3) uint8 in the target's colours."""
-        tile = import_torch().from_numpy(np.ascontiguousarray(pixels))[None]
+        tile = import_torch().from_numpy(np.array(pixels))[None]  # a copy: stored tiles cannot be written to
         made: NDArray[np.uint8] = recolour(tile, *self._fits)[0].numpy()
         return made
 
