@@ -15,6 +15,7 @@ from napari_slnpredict.errors import BundleMismatch, UnsafeFile
 from napari_slnpredict.torch_door import import_torch
 
 from .aggregators import build_aggregator
+from .doubt import Doubt, load_doubt
 from .evidence import Floats, softmax
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Head:
         Whose features it takes; empty: any (while training).
     device : str
     bundle : Bundle or None
+    doubt : Doubt
+        What it knows about its limits.
     """
 
     module: Aggregator = field(repr=False)
@@ -54,6 +57,7 @@ class Head:
     encoder_digest: str = ""
     device: str = "cpu"
     bundle: Bundle | None = field(default=None, repr=False)
+    doubt: Doubt = field(default_factory=Doubt, repr=False)
 
     @property
     def closed_form(self) -> bool:
@@ -109,6 +113,7 @@ def load_head(bundle: Bundle, device: str = "cpu") -> Head:
         encoder_digest=str(bundle.encoder["digest"]),
         device=device,
         bundle=bundle,
+        doubt=load_doubt(bundle, classes, dim),
     )
 
 

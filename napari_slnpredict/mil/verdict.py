@@ -149,12 +149,15 @@ def judge(head: Head, bag: Bag, *, cancelled: Callable[[], bool] = lambda: False
     if not np.isfinite(found.logits).all():
         raise DataError("the model's answer is not a number", file=bag.grid.slide_id, do="embed the slide again")
     n, form = len(bag.features), found.closed_form
+    probabilities = head.probabilities(found.logits)
     return Verdict(
         logits=found.logits,
-        probabilities=head.probabilities(found.logits),
+        probabilities=probabilities,
         classes=head.classes,
         attention=None if found.attention is None else _spread(found.attention, tiles.kept, n, 0.0),
         evidence=None if form is None else _spread(form.evidence(), tiles.kept, n, np.nan),
+        conformal=head.doubt.possible(probabilities, head.classes),
+        out_of_domain=head.doubt.place(bag.features[tiles.kept] if len(tiles) < n else bag.features),
         kept=tiles.kept,
         tiles=form,
         n_tiles=n,
