@@ -27,10 +27,10 @@ Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 Look = Callable[[Embed], Mapping[str, float]]
 
 
-def near_far_look(data: TileData) -> Look | None:
+def near_far_look(data: TileData, spec: PairSpec | None = None) -> Look | None:
     """Return a look at near and far pairs; None where the tiles have no places for such."""
     try:
-        planner = PairPlanner(data.table, PairSpec(), data.tile_px * (data.mpp or 1.0))
+        planner = PairPlanner(data.table, spec or PairSpec(), data.tile_px * (data.mpp or 1.0))
     except DataError:
         return None
     pairs = planner.draw(PAIRS, _SEED, 0)

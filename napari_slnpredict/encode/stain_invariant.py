@@ -34,6 +34,8 @@ TARGETS = ("batch", "each", "reference")
 MODES = ("pretrain", "joint")
 #: Share of tiles without a usable stain from which the user is told.
 _MANY = 0.05
+#: After so many steps of which no tile was of use the training stops: it would go on for hours and learn nothing.
+_VAIN_STEPS = 20
 _LOOK = FitSpec(every=2, least_px=100)
 
 
@@ -99,7 +101,7 @@ class StainInvariant:
         if s.target == "reference" and s.normaliser == "reinhard":
             raise DataError("the reference stain is a pair of dyes, which Reinhard's method does not know")
         self._views = ViewSpec(crop=(s.least_crop, 1.0), stain=s.stain_jitter, offset=0, tilt=0, gamma=0)
-        self._seen = self._failed = 0
+        self._seen = self._failed = self._in_vain = 0
 
     def prepare(self, table: TileTable, tile_um: float) -> None:
         """Refuse what cannot be contrasted; joint training needs labels."""
@@ -141,6 +143,12 @@ class StainInvariant:
         target, lender = self._target(fit, batch)
         kept = fit.usable & ~lender
         self._seen, self._failed = self._seen + len(tiles), self._failed + int((~fit.usable).sum())
+        self._in_vain = 0 if bool(fit.usable.any()) else self._in_vain + 1
+        if self._in_vain >= _VAIN_STEPS:
+            raise DataError(
+                f"no tile of the last {_VAIN_STEPS} steps had a stain that could be found",
+                do="look at the tiles: they are blank, of one colour, or not stained with two dyes",
+            )
         batch.notes["kept"], batch.notes["angle"] = kept, _angle(fit, target, kept)
         # Both versions go the same way through the same rounding, or it would tell them apart.
         both = [self._normaliser.apply(tiles, fit, fit), self._normaliser.apply(tiles, fit, target)]

@@ -30,6 +30,7 @@ from .option import check_options, option, spelt
 from .pretrain import Probe, identity_of, pretrain
 from .probing import joined_looks, labelled_look, near_far_look
 from .record import Encoder, for_tiles
+from .similarity import PairSpec, SimilaritySettings
 from .tile_inputs import open_tiles
 from .trained import save_pretrained
 
@@ -147,7 +148,7 @@ def train_encoder(training: Training, settings: Settings) -> Job[Trained]:
         finished = _finished(training.out, method, start, data)
         if finished is not None:
             return Trained(finished, data.left_out, already=True)
-        probe = yield from _probe(data, options)
+        probe = yield from _probe(data, training)
         with _threads(options.threads):
             device = options.device if options.device != "auto" else settings.device
             trained = yield from pretrain(
@@ -222,8 +223,9 @@ def _what(data: JoinedTiles, options: TrainingOptions) -> str:
     return f"{len(table)} tiles{slides}, {data.tile_px} px at {data.mpp or USUAL_MPP:g} µm/px{chosen}"
 
 
-def _probe(data: JoinedTiles, options: TrainingOptions) -> Job[Probe | None]:
-    looks = []
+def _probe(data: JoinedTiles, training: Training) -> Job[Probe | None]:
+    """Return what judges the encoder on the way: labelled tiles where they were given, near and far pairs."""
+    looks, options, own = [], training.options, training.settings
     if options.probe:
         labelled = yield from open_tiles(
             [options.probe], tile_px=data.tile_px, mpp=data.mpp, split=None, label=options.labels
@@ -231,7 +233,9 @@ def _probe(data: JoinedTiles, options: TrainingOptions) -> Job[Probe | None]:
         with labelled:
             looks.append(labelled_look(labelled))
     yield Stage("probe", "Reading tiles to judge by")
-    near_far = near_far_look(data)
+    # Near and far mean what the method means by them, where it means anything.
+    spec = PairSpec(own.near_um, own.far_um) if isinstance(own, SimilaritySettings) else PairSpec()
+    near_far = near_far_look(data, spec)
     return joined_looks([*looks, *([near_far] if near_far is not None else [])])
 
 

@@ -81,7 +81,7 @@ def test_a_cohort_with_bad_slides_is_trained_on_the_good_ones(
     facts = json.loads(told.out)
     assert facts["slides"] == 2
     assert {row["slide"] for row in facts["failures"]} == {"broken.svs", "glass.svs", "coarse.svs"}
-    for words in ("left out: broken.svs", "only 'train'", "near/far AUC", "random weights", "slnpredict embed",
+    for words in ("left out: broken.svs", "only 'train'", "random weights", "slnpredict embed",
                   "3 slides were left out"):  # fmt: skip
         assert words in told.err, words
     failures = (out / "failures.csv").read_text()
@@ -105,7 +105,7 @@ def test_labelled_tiles_in_a_folder(tiles: Path, tmp_path: Path, capsys: pytest.
     arguments = ("pretrain", "supervised", tiles, "--out", out, "--start", "random:test_resnet", "--steps", "3",
                  "--batch", "8", "--probe", tiles, "--probe-every", "3")  # fmt: skip
     assert leave(*arguments) == 1
-    assert "ask for tiles of at most 40 px" in capsys.readouterr().err
+    assert "Ask for tiles of at most 40 px" in capsys.readouterr().err
     assert leave(*arguments, "--tile-px", "40") == 0
     told = capsys.readouterr().err
     assert "taken to be at 0.5 µm/px" in told
@@ -124,7 +124,7 @@ def test_labelled_tiles_in_a_folder(tiles: Path, tmp_path: Path, capsys: pytest.
         (("simclr", "{cohort}/nothing.csv"), 1, "is not there"),
         (("simclr", "{cohort}/cohort.csv", "--split", "val"), 1, "no slide of split 'val'"),
         (("stain-invariant", "{cohort}/a.svs"), 1, "whose own stain teaches nothing"),
-        (("similarity", "{cohort}/good.csv"), 1, "lower --far-um"),
+        (("similarity", "{cohort}/good.csv"), 1, "Lower --far-um"),
         (("similarity", "{tiles}"), 1, "no tile lies on a slide"),
         (("supervised", "{cohort}/a.svs"), 1, "fewer than two classes"),
         (("simclr", "{cohort}/good.csv", "--start", "uni"), 3, "weights"),
@@ -145,10 +145,12 @@ def test_bad_input_is_named(
     assert "Traceback" not in told
 
 
-def test_one_slide_is_enough_for_views_of_it(cohort: Path, tmp_path: Path) -> None:
+def test_one_slide_is_enough_for_views_of_it(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A laboratory's first slide could not even be tried."""
     assert leave("pretrain", "simclr", cohort / "a.svs", "--out", tmp_path / "one", *SMALL) == 0
-    assert leave("pretrain", "similarity", cohort / "a.svs", "--out", tmp_path / "two", *SMALL, *NEAR_FAR) == 0
+    near_far = (*NEAR_FAR, "--probe-every", "2")
+    assert leave("pretrain", "similarity", cohort / "a.svs", "--out", tmp_path / "two", *SMALL, *near_far) == 0
+    assert "step 4: near/far AUC" in capsys.readouterr().err
 
 
 def test_a_folder_with_other_files_is_left_alone(
@@ -207,7 +209,7 @@ def _other(kind: type) -> Any:
         elif one.kind is str:
             values[one.name] = f"{one.default} x"
         else:
-            values[one.name] = one.kind(one.default * 0.5 if one.high == one.default else one.default + 0.25 * 4)
+            values[one.name] = one.kind(one.default + 1 if one.high is None else (one.default + one.high) / 2)
     return dataclasses.replace(kind(), **values)
 
 

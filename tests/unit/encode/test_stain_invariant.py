@@ -1,5 +1,6 @@
 """Contrast across stains: what leaves the loss leaves it whole, and nothing else does."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -106,3 +107,35 @@ def test_joint_training_adds_the_labels_of_both_versions_and_keeps_the_classifie
     alone = StainInvariant(StainInvariantSettings())
     alone.prepare(Tiles().table, 32.0)
     assert alone.kept(alone.heads(6)) == {}
+
+
+@pytest.mark.parametrize("normaliser", ["macenko", "vahadane", "reinhard"])
+def test_tiles_without_a_stain_are_counted_and_end_a_training_of_nothing_else(normaliser: str) -> None:
+    """Blank, black or single-coloured tiles would be free positives; a blank cohort would train all night."""
+    method = still(normaliser=normaliser)
+    method.prepare(Tiles().table, 32.0)
+    tiles = torch.from_numpy(stained(8)).permute(0, 3, 1, 2).contiguous()
+    tiles[0], tiles[1], tiles[2] = 1.0, 0.0, torch.tensor([0.7, 0.4, 0.6])[:, None, None]
+    tiles[3] = 1.0
+    tiles[3, :, :6, :6] = torch.from_numpy(stained(1))[0, :6, :6].permute(2, 0, 1)  # 36 px of tissue
+    batch = Batch(tiles, method.rows(0)[:8], 0, torch.Generator().manual_seed(0))
+    seen = method.views(batch)
+    assert torch.isfinite(seen).all()
+    assert batch.notes["kept"].tolist()[:4] == [False] * 4
+    assert int(batch.notes["kept"].sum()) == 3  # four with a stain, less the one that lends it
+    assert "50%" in method.notices()[0]
+    blank = Batch(torch.ones_like(tiles), method.rows(0)[:8], 0, torch.Generator().manual_seed(0))
+    for _ in range(19):
+        method.views(blank)
+    with pytest.raises(DataError, match="no tile of the last 20 steps"):
+        method.views(blank)
+    method.views(batch)  # one good batch begins the count anew
+
+
+def test_one_slide_s_own_stain_teaches_nothing() -> None:
+    """A night on one slide would end with an encoder that is invariant to nothing."""
+    table = Tiles().table
+    alone = dataclasses.replace(table, group=np.zeros_like(table.group))
+    with pytest.raises(DataError, match="target reference"):
+        still().prepare(alone, 32.0)
+    still(target="reference").prepare(alone, 32.0)

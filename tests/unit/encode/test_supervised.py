@@ -1,6 +1,7 @@
 """Learning from labels: balanced, and refused where there is nothing to learn."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,15 @@ def test_classes_are_drawn_equally_however_rare() -> None:
     rows = draw_by_class(rare, 40, 0, 3)
     assert np.bincount(label[rows]).tolist() == [20, 20]
     np.testing.assert_array_equal(rows, draw_by_class(rare, 40, 0, 3))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other cost more than they bring to so small a network."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_labels_are_learned_from_what_is_in_the_tiles(tmp_path: Path) -> None:
