@@ -45,7 +45,7 @@ def prepared(made: argparse.ArgumentParser, given: list[str] | None) -> argparse
     options.began = time.perf_counter()
     if options.smoke:
         options.steps, options.batch, options.seeds, options.tile = 2, 8, 2, 32
-        options.start = options.start or "random:mobilenetv3_small_050"
+        options.start, options.threads = options.start or "random:mobilenetv3_small_050", options.threads or 1
         options.out = options.out or Path(tempfile.mkdtemp(prefix="slnpredict-smoke-"))
     if options.out is None:
         made.error("--out is needed")

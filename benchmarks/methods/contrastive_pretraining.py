@@ -96,7 +96,7 @@ def options_of(given: list[str] | None) -> argparse.Namespace:
     made.add_argument("--most", type=int, default=160, help="tiles of a slide")
     options = prepared(made, given)
     if options.smoke:
-        options.slides, options.size, options.most, options.heads = (4, 4, 6), 0.5, 12, 1
+        options.slides, options.size, options.most, options.heads = (2, 2, 4), 0.4, 8, 1
     return options
 
 

@@ -69,8 +69,8 @@ def options_of(given: list[str] | None) -> argparse.Namespace:
     made.add_argument("--far-um", type=float, default=1700.0)
     options = prepared(made, given)
     if options.smoke:
-        options.slides, options.size, options.most = (2, 4), 0.7, 60
-        options.near_um, options.far_um = 120.0, 300.0
+        options.slides, options.size, options.most = (2, 4), 0.5, 40
+        options.near_um, options.far_um = 100.0, 200.0
     return options
 
 

@@ -67,7 +67,7 @@ def options_of(given: list[str] | None) -> argparse.Namespace:
     made.add_argument("--no-grid", action="store_true", help="leave the other normalisers and targets out")
     options = prepared(made, given)
     if options.smoke:
-        options.slides, options.size, options.most, options.no_grid = (6, 4, 4), 0.6, 16, True
+        options.slides, options.size, options.most, options.no_grid = (2, 2, 2), 0.5, 24, True
     return options
 
 

@@ -1,6 +1,7 @@
 """The scripts that test published claims: each runs, and its verdicts say what their intervals say."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,17 @@ FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "methods"
 
 
 @pytest.fixture(autouse=True)
-def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The scripts import each other by name, and take one thread for themselves."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
     monkeypatch.syspath_prepend(str(FOLDER))
+    before = torch.get_num_threads()
+    with threadpool_limits(1):
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(before)
 
 
 def smoke(name: str, out: Path, capsys: pytest.CaptureFixture[str]) -> dict:
