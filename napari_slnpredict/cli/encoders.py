@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,7 +114,7 @@ def _cells(rows: list[EncoderRow]) -> dict[str, list[str]]:
         "here": ["yes" if row.here else "no" for row in rows],
         "size": [megabytes(1e6 * row.megabytes) if row.megabytes else "" for row in rows],
         "features": [str(row.dim or "") for row in rows],
-        "tiles": [f"{row.tile_px} px {row.mpp:.2f}" if row.tile_px and row.mpp else "" for row in rows],
+        "tiles, µm/px": [f"{row.tile_px} px, {row.mpp:.2f}" if row.tile_px and row.mpp else "" for row in rows],
         "licence": [row.licence for row in rows],
         "passed in": [", ".join(row.passed) or ("float32 only" if row.gates else "") for row in rows],
         "source": [row.source for row in rows],
@@ -129,8 +130,11 @@ def _room() -> int:
 
 def _fitting(columns: dict[str, list[str]], room: int) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows of the columns that fit, from the first on."""
-    kept, used = [], 0
+    kept: list[str] = []
+    used = 0
     for heading, cells in columns.items():
+        if not any(cells):
+            continue
         used += max(map(len, (heading, *cells))) + 2
         if kept and used - 2 > room:
             break
@@ -154,7 +158,8 @@ def _show_one(name: str, settings: Settings, as_json: bool) -> None:
         return
     for heading, text in _facts(row).items():
         if text:
-            typer.echo(f"{heading:<9} {text}")
+            lines = textwrap.wrap(text, max(40, min(_room(), 120) - 10), break_on_hyphens=False, break_long_words=False)
+            typer.echo(textwrap.indent("\n".join(lines), " " * 10).replace(" " * 10, f"{heading:<10}", 1))
 
 
 def _facts(row: EncoderRow) -> dict[str, str]:

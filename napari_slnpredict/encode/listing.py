@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from napari_slnpredict.bundles.bundle import WEIGHTS, BrokenBundle, Bundle, list_bundles
 from napari_slnpredict.errors import SlnPredictError
 from napari_slnpredict.settings import Settings
+from napari_slnpredict.slide.blocks import INTERPOLATION
 
 from .architecture import Architecture
 from .encoder import GROUP, describe_bundle
@@ -17,7 +18,7 @@ from .engines import PRECISION, PRECISIONS
 from .gate import objection
 from .obtain import how_to_obtain, named, read_origin
 from .presets import PRESETS, UNSUPPORTED, Preset
-from .record import INTERPOLATION, Encoder, encoder_digest
+from .record import Encoder, encoder_digest
 
 MINE = "your models folder"
 
@@ -146,8 +147,8 @@ def _gates(cache: Path, digest: str, dim: int | None) -> dict[str, str]:
     """Return what was measured for an encoder with this cache; nothing is measured now."""
     if dim is None:
         return {}
-    zeros: Sequence[float] = (0.0, 0.0, 0.0)
-    stand_in = Encoder("", digest, dim, 0, (0.0, 0.0), tuple(zeros), tuple(zeros), INTERPOLATION, "")  # type: ignore[arg-type]
+    nothing = (0.0, 0.0, 0.0)
+    stand_in = Encoder("", digest, dim, 0, (0.0, 0.0), nothing, nothing, INTERPOLATION, "")
     found = {precision: objection(cache, stand_in, precision) for precision in PRECISIONS}
     return {precision: why for precision, why in found.items() if why is not None}
 

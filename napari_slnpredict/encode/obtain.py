@@ -27,7 +27,7 @@ from napari_slnpredict.settings import Settings
 from napari_slnpredict.torch_door import import_timm
 
 from .architecture import Architecture, build_network, check_architecture, check_shapes
-from .hub import HUB, HubFile, Opener, download
+from .hub import HUB, TOKEN, HubFile, Opener, download
 from .presets import PRESETS, SAFETENSORS, Preset
 
 FORMAT = 1
@@ -269,11 +269,12 @@ def how_to_obtain(wanted: Named) -> str:
     if not wanted.source:
         return f"slnpredict encoders {wanted.name} --weights FILE"
     page = f"{HUB.removeprefix('https://')}/{wanted.source}"
-    gate = ", which wants an account there and HF_TOKEN" if wanted.gated else ""
+    gate = " (accept its terms there with an account)" if wanted.gated else ""
+    token = f", {TOKEN} set" if wanted.gated else ""
     pins = "" if wanted.revision and wanted.sha256 else " --revision COMMIT --sha256 HASH"
+    command = f"slnpredict encoders {wanted.name}"
     return (
-        f"download {wanted.file} of {page}{gate} and run slnpredict encoders {wanted.name} --weights FILE, "
-        f"or let it be fetched by --download{pins}"
+        f"download {wanted.file} from {page}{gate}, then {command} --weights FILE; or {command} --download{pins}{token}"
     )
 
 

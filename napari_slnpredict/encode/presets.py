@@ -98,8 +98,8 @@ _GIANT_REG4 = {"img_size": 224, "global_pool": "token", **_SCALED}
 _FROM_256 = 0.5 * 256 / 224
 
 _UNI_TERMS = (
-    "for non-commercial academic research only, which its terms extend to models and data sets made from its features; "
-    "no copy and no changed version may be passed on"
+    "for non-commercial academic research only, and so are models and data sets made from its features; no copy and no "
+    "changed version may be passed on"
 )
 _NOT_COMMERCIAL = "not for commercial use; read its terms before you pass on a model trained on its features"
 _OWN_TERMS = "read the terms on its page before any use but research"
@@ -113,11 +113,11 @@ def _kaiko(letter: str, patch: int, dim: int, millions: float, timm: str, **kwar
     )  # fmt: skip
 
 
-def _lunit(patch: int) -> Preset:
+def _lunit(patch: int, revision: str = "", sha256: str = "") -> Preset:
     timm = f"vit_small_patch{patch}_224"
     return Preset(
         f"lunit-s{patch}", timm, 384, 21.7, f"1aurent/{timm}.lunit_dino", "lunit-non-commercial", _DYNAMIC, norm=LUNIT,
-        gated=False, file=SAFETENSORS, notice=_NOT_COMMERCIAL,
+        gated=False, file=SAFETENSORS, notice=_NOT_COMMERCIAL, revision=revision, sha256=sha256,
     )  # fmt: skip
 
 
@@ -169,7 +169,10 @@ PRESETS = {
         _kaiko("b", 8, 768, 85.8, "vit_base_patch8_224"),
         _kaiko("l", 14, 1024, 304.4, "vit_large_patch14_reg4_dinov2", img_size=518),
         _lunit(16),
-        _lunit(8),
+        _lunit(  # as the hub's pages of the repository's tree and of the file show them
+            8, "422e95dc63235e4b74356570f9ae05f88c773288",
+            "0b7e0236ce430064b31485bbb6f85e661dc5eca0cde709e8f04d59f1c2b23e0b",
+        ),
         Preset(
             "phikon", "vit_base_patch16_224", 768, 85.8, "1aurent/vit_base_patch16_224.owkin_pancancer",
             "owkin-non-commercial", _DYNAMIC, gated=False, file=SAFETENSORS, notice=_NOT_COMMERCIAL,
@@ -177,15 +180,16 @@ PRESETS = {
     )
 }  # fmt: skip
 
-_TRANSFORMERS = "needs the transformers library; timm alone does not build it"
-_REMOTE_CODE = "runs Python code from its repository, which is never done here"
+_TRANSFORMERS = "needs the transformers library; timm does not build it"
+_REMOTE_CODE = "needs transformers and runs code from its repository"
 _OWN_PACKAGE = "needs a package of its own"
 
 UNSUPPORTED = (
     Unsupported("phikon-v2", "owkin/phikon-v2", _TRANSFORMERS),
     Unsupported("midnight", "kaiko-ai/midnight", _TRANSFORMERS),
-    Unsupported("hibou-b, hibou-l", "histai/hibou-L", f"{_TRANSFORMERS}, and it {_REMOTE_CODE}"),
-    Unsupported("keep", "Astaxanthin/KEEP", f"{_TRANSFORMERS}, and it {_REMOTE_CODE}"),
+    Unsupported("hibou-b", "histai/hibou-b", _REMOTE_CODE),
+    Unsupported("hibou-l", "histai/hibou-L", _REMOTE_CODE),
+    Unsupported("keep", "Astaxanthin/KEEP", _REMOTE_CODE),
     Unsupported("conch", "MahmoodLab/CONCH", _OWN_PACKAGE),
     Unsupported("conch-1.5", "MahmoodLab/conchv1_5", _OWN_PACKAGE),
     Unsupported("musk", "xiangjx/musk", _OWN_PACKAGE),

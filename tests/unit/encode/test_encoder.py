@@ -139,7 +139,7 @@ def test_without_weights_the_message_says_where_they_go(settings: Settings) -> N
     message = str(caught.value)
     assert str(settings.models_dir / "resnet18.a1_in1k.safetensors") in message
     assert "huggingface.co/timm/resnet18.a1_in1k" in message
-    with pytest.raises(MissingWeights, match=r"uni\.safetensors.*pytorch_model\.bin of huggingface\.co/MahmoodLab/UNI"):
+    with pytest.raises(MissingWeights, match=r"uni\.safetensors.*pytorch_model\.bin from huggingface\.co/MahmoodLab/UNI"):
         load_encoder("uni", settings)
     with pytest.raises(MissingWeights, match=r"no encoder 'hne-smal'.*timm:NAME"):
         load_encoder("hne-smal", settings)
