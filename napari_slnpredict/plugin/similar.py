@@ -135,7 +135,7 @@ class Similar(QObject):
             self.changed.emit()
             self._search()
         else:
-            self._say("First click a tile to be like.")
+            self.say("First click a tile to be like.")
 
     def use_hit(self, number: int, like: bool) -> None:
         """Ask with a tile that was found, too: more like this, or not like this."""
@@ -406,7 +406,8 @@ class Similar(QObject):
             path, folder, source.encoder, self.question.examples, source.left_out, self.journey.paths
         )
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Show a line."""
         self.line = line
         self.progressed.emit()
 

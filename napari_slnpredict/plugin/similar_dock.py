@@ -9,10 +9,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QApplication,
     QButtonGroup,
-    QCheckBox,
     QComboBox,
     QFileDialog,
     QHBoxLayout,
+    QLabel,
     QPushButton,
     QSizePolicy,
     QVBoxLayout,
@@ -28,9 +28,10 @@ from .problem_box import ProblemBox
 from .similar import Similar, similar_for
 from .similar_gallery import ExampleRow, Gallery
 from .similar_question import LIKE, NEW, UNLIKE
+from .similar_roles import COMPONENTS, SIMILARITY
 from .start_section import SLIDE_FILTER
 from .view_section import small_button
-from .widgets import ColourBar, Fold, Row, ThinBar, Words
+from .widgets import ColourBar, Row, ThinBar, Words
 
 if TYPE_CHECKING:
     from .controller import Controller
@@ -65,7 +66,7 @@ class SimilarDock(DockPage):
         self.maps = MapRows(similar)
         self.ends = EndRows(controller, similar)
         for section in (
-            self.source, self.ask, self.problem, self.like, self.unlike, self.work, self.lost, self.gallery, self.maps,
+            self.source, self.ask, self.problem, self.like, self.unlike, self.maps, self.work, self.lost, self.gallery,
             self.ends,
         ):  # fmt: skip
             self.column.addWidget(section)
@@ -89,7 +90,11 @@ class SourceRows(QWidget):
         self.left_out_row = Row("Of", self.left_out)
         self.facts = Words(quiet=True)
         layout = _column(self)
-        for widget in (Row("Encoder", self.encoder), Row("Look in", self.place), self.facts, self.left_out_row):
+        rows = (Row("Encoder", self.encoder), Row("Look in", self.place), self.left_out_row)
+        names = [row.findChild(QLabel) for row in rows]
+        for name in names:  # one left edge for all boxes
+            name.setMinimumWidth(max(each.sizeHint().width() for each in names))
+        for widget in (*rows[:2], self.facts, rows[2]):
             layout.addWidget(widget)
         source.changed.connect(self.refresh)
         self.refresh()
@@ -168,7 +173,7 @@ class AskRows(QWidget):
 
 
 class WorkRows(QWidget):
-    """What is being done, how far it is, and Cancel."""
+    """What is being done or was found, how far it is, Cancel, and the way back."""
 
     def __init__(self, similar: Similar) -> None:
         super().__init__()
@@ -178,10 +183,19 @@ class WorkRows(QWidget):
         self.cancel.setToolTip("What was computed is kept")
         self.cancel.clicked.connect(similar.cancel)
         self.line = Words()
+        self.back = QPushButton("Back")
+        self.back.setToolTip("To where you were before you went to a tile")
+        self.back.clicked.connect(similar.journey.go_back)
+        line = QHBoxLayout()
+        line.setContentsMargins(0, 0, 0, 0)
+        line.addWidget(self.line, 1)
+        line.addWidget(self.back, 0, Qt.AlignmentFlag.AlignTop)
         layout = _column(self)
-        for widget in (self.bar, self.line, self.cancel):
-            layout.addWidget(widget)
+        layout.addWidget(self.bar)
+        layout.addLayout(line)
+        layout.addWidget(self.cancel)
         similar.progressed.connect(self.refresh)
+        similar.journey.changed.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
@@ -193,7 +207,8 @@ class WorkRows(QWidget):
         if embedding:
             self.bar.show_share(progress.done / progress.total if progress is not None and progress.total else None)
         self.line.say(similar.status)
-        self.setVisible(bool(similar.status))
+        self.back.setVisible(similar.journey.can_go_back)
+        self.setVisible(bool(similar.status) or similar.journey.can_go_back)
 
 
 class LostBox(QWidget):
@@ -236,22 +251,28 @@ class LostBox(QWidget):
             self._journey.use_file(Path(path))
 
 
-class MapRows(Fold):
-    """The two maps of descriptors over the slide on the screen."""
+class MapRows(QWidget):
+    """The two maps of descriptors over the slide on the screen, with unit and range."""
 
     def __init__(self, similar: Similar) -> None:
-        super().__init__("On the slide")
+        super().__init__()
         self._similar = similar
-        self.similarity = QCheckBox("How alike each tile is")
-        self.similarity.setToolTip("Paint the slide by each tile's likeness to what was asked")
+        self.similarity = small_button("How alike", "Paint the slide by each tile's likeness to what was asked")
         self.similarity.clicked.connect(similar.show_similarity)
+        self.components = small_button("Components", "")
+        self.components.clicked.connect(similar.show_components)
+        buttons = QWidget()
+        line = QHBoxLayout(buttons)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.setSpacing(2)
+        line.addWidget(self.similarity, 1)
+        line.addWidget(self.components, 1)
         self.colours = ColourBar()
         self.colours.show_stops(AMOUNT)
-        self.range = Words(quiet=True)
-        self.components = QCheckBox("Main components as colours")
-        self.components.clicked.connect(similar.show_components)
-        self.shares = Words(quiet=True)
-        self.add(self.similarity, self.colours, self.range, self.components, self.shares)
+        self.told = Words(quiet=True)
+        layout = _column(self)
+        for widget in (Row("Paint", buttons), self.colours, self.told):
+            layout.addWidget(widget)
         similar.maps_changed.connect(self.refresh)
         similar.changed.connect(self.refresh)
         self.refresh()
@@ -262,47 +283,41 @@ class MapRows(Fold):
         self.setVisible(similar.has_slide)
         self.similarity.setEnabled(similar.question.ready)
         self.similarity.setChecked(similar.wants_similarity)
-        span = similar.range
-        self.colours.setVisible(span is not None)
-        self.range.say(similar_words.range_line(span.low, span.high, span.top) if span is not None else "")
         self.components.setChecked(similar.wants_components)
-        told = similar_words.shares_line(similar.shares) if similar.shares is not None else ""
-        self.shares.say(told)
+        seen, shares = similar.layers.seen, similar.shares
+        span = similar.range if seen == SIMILARITY else None
+        self.colours.setVisible(span is not None)
+        told = similar_words.shares_line(shares) if shares is not None else ""
         self.components.setToolTip(
             "The three directions in which this slide's tiles differ most, as red, green and blue. Tiles of one colour "
             "are alike; the colours are this slide's own." + (f"\n{told}" if told else "")
         )
+        if span is not None:
+            self.told.say(similar_words.range_line(span.low, span.high, span.top))
+        else:
+            self.told.say(told if seen == COMPONENTS else "")
 
 
 class EndRows(QWidget):
-    """Back, Copy as command."""
+    """Copy as command."""
 
     def __init__(self, controller: Controller, similar: Similar) -> None:
         super().__init__()
         self._controller, self._similar = controller, similar
-        self.back = QPushButton("Back")
-        self.back.setToolTip("To where you were before you went to a tile")
-        self.back.clicked.connect(similar.journey.go_back)
         self.copy = QPushButton("Copy as command")
         self.copy.setToolTip("Copy the command that does the same without a window")
         self.copy.clicked.connect(self._copy)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 6, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(self.back, 1)
-        layout.addWidget(self.copy, 2)
-        similar.journey.changed.connect(self.refresh)
+        _column(self).addWidget(self.copy)
         similar.changed.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
-        """There is a way back, and something to copy, or not."""
-        self.back.setEnabled(self._similar.journey.can_go_back)
+        """There is something to copy, or not."""
         self.setVisible(self._similar.has_slide)
 
     def _copy(self) -> None:
         QApplication.clipboard().setText(self._similar.command())
-        self._controller.say("The command is on the clipboard.")
+        self._similar.say("The command is on the clipboard.")
 
 
 def _choice(tip: str) -> QComboBox:

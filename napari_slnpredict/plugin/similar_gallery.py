@@ -48,7 +48,7 @@ class GalleryButton(TileButton):
 
 
 class Card(QWidget):
-    """One tile that was found, with its distance and its slide (or label)."""
+    """One tile that was found, with its distance, its slide and, where known, its label."""
 
     def __init__(self, press: Callable[[int], None], ask: Callable[[int, QPoint], None]) -> None:
         super().__init__()
@@ -57,12 +57,13 @@ class Card(QWidget):
         self.button.customContextMenuRequested.connect(
             lambda where: ask(self.button.tile, self.button.mapToGlobal(where))
         )
-        self.distance, self.slide = Caption(), Caption(quiet=True)
+        self.distance, self.slide, self.label = Caption(), Caption(quiet=True), Caption(quiet=True)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 3)
-        layout.setSpacing(1)
-        for widget in (self.button, self.distance, self.slide):
+        layout.setContentsMargins(0, 0, 0, 2)
+        layout.setSpacing(0)
+        for widget in (self.button, self.distance, self.slide, self.label):
             layout.addWidget(widget)
+        layout.addStretch(1)
 
     def show_hit(self, number: int, hit: Hit, picture: NDArray[np.uint8] | None, why_not: str) -> None:
         """Show a tile; its picture as soon as there is one."""
@@ -70,10 +71,10 @@ class Card(QWidget):
         self.button.show_tile(number, picture, told)
         self.button.setText("?" if why_not else "")
         side = GalleryButton.SIDE
-        label = f" · {hit.page.label}" if hit.page.label else ""
-        self.distance.say(similar_words.distance(hit.distance) + label, side)
-        self.slide.say(hit.page.slide_id, side)
-        for caption in (self.distance, self.slide):
+        captions = (self.distance, self.slide, self.label)
+        texts = (similar_words.distance(hit.distance), hit.page.slide_id, hit.page.label)
+        for caption, text in zip(captions, texts, strict=True):
+            caption.say(text, side)
             caption.setToolTip(told)
 
 

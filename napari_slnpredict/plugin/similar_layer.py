@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_slnpredict.slide.grid import map_tiles
 
+from .click import OUTLINE
 from .layers import AXES, ROLE_KEY, add_map, add_quietly, assert_gui_thread, place
 from .maps import MAP_LAYERS
 from .score_layer import SCORES
@@ -54,6 +55,11 @@ class SimilarLayers:
         found = (layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == role) if viewer else iter(())
         return next(found, None)
 
+    @property
+    def seen(self) -> str:
+        """Which of them is seen, "" for none."""
+        return next((role for role in SIMILAR_LAYERS if self._seen(role)), "")
+
     def show_similarity(self, described: Described, values: NDArray[np.float32]) -> Range:
         """Paint how alike each tile is to the question: cosines, (n,) float32, NaN where a tile has none."""
         span = range_of(values)
@@ -96,8 +102,12 @@ class SimilarLayers:
         layer, viewer = self.layer(role), self._viewer()
         if layer is not None and viewer is not None:
             viewer.layers.remove(layer)
-        if not any(self._seen(other) for other in SIMILAR_LAYERS):
-            self.give_back()
+        if not self.seen:
+            other = self.layer(SIMILARITY if role == COMPONENTS else COMPONENTS)
+            if other is not None:
+                other.visible = True
+            else:
+                self.give_back()
 
     def give_back(self) -> None:
         """Show the maps that gave way."""
@@ -136,6 +146,9 @@ class SimilarLayers:
                 layer.visible = False
                 self._hidden.append(layer)
         shown.visible = True
+        outline = self.layer(OUTLINE)
+        if outline is not None:  # what was clicked stays in sight
+            viewer.layers.move(viewer.layers.index(outline), len(viewer.layers))
 
 
 def range_of(values: NDArray[np.float32]) -> Range:

@@ -174,7 +174,7 @@ def test_a_click_finds_tiles_and_a_press_opens_their_slide_there(similar: Any, w
     outline = similar.controller.asks.outline
     np.testing.assert_allclose(outline._tile, [(hit.location[0] - 0.5) * MPP, (hit.location[1] - 0.5) * MPP, 64.0])
     assert len(found.hits) == 20, "the gallery went with the slide"
-    panel.ends.back.click()
+    panel.work.back.click()
     wait(lambda: similar.controller.slides.opening is None and current(similar).slide_id == "a")
     back = similar.controller.camera.stand()
     assert (back.x, back.y) == pytest.approx((stood.x, stood.y))
@@ -203,7 +203,7 @@ def test_without_an_index_the_slide_is_embedded_and_the_maps_lie_on_its_tiles(
         assert value_at(layer, x + 126, y + 126) == pytest.approx(hit.cosine, abs=1e-6)
     assert value_at(layer, 1100, 900) == pytest.approx(1, abs=1e-6)
     assert np.isnan(value_at(layer, 60, 60)), "a score on glass"
-    assert panel.maps.range.said.startswith("cosine ")
+    assert panel.maps.told.said.startswith("cosine ")
     assert tuple(layer.contrast_limits) == (found.range.low, found.range.high)
     panel.maps.components.click()
     wait(lambda: not found.running and found.shares is not None)
@@ -215,7 +215,7 @@ def test_without_an_index_the_slide_is_embedded_and_the_maps_lie_on_its_tiles(
     expected = retrieval.principal_components(described.page)
     x, y = described.page.places[5]
     np.testing.assert_allclose(value_at(colours, x + 64, y + 64)[:3], np.rint(expected.colours[5] * 255))
-    assert f"red {expected.shares[0]:.0%}" in panel.maps.shares.said
+    assert f"red {expected.shares[0]:.0%}" in panel.maps.told.said
     assert stand_ins.embedded == ["a"], "the slide was embedded once more"
     similar.viewer.layers.remove(colours)
     assert not panel.maps.components.isChecked()
