@@ -41,28 +41,28 @@ METHODS = {
     for row in (
         MethodRow(
             SimClr.name,
-            "SimCLR: two views of a tile are alike",
+            "SimCLR",
             "Learn without labels: two views of a tile lie close, views of other tiles far.",
             SimClrSettings,
             SimClr,
         ),
         MethodRow(
             StainInvariant.name,
-            "Stain-invariant: a tile is alike in any stain",
+            "Stain-invariant",
             "Learn without labels (or jointly with them): a tile and the same tile in another stain lie close.",
             StainInvariantSettings,
             StainInvariant,
         ),
         MethodRow(
             Similarity.name,
-            "Similarity: neighbours are alike",
+            "Spatial similarity",
             "Learn 128-number descriptors from places alone: tiles near each other are alike, tiles far apart not.",
             SimilaritySettings,
             Similarity,
         ),
         MethodRow(
             Supervised.name,
-            "Supervised: labelled tiles",
+            "Supervised (labelled tiles)",
             "Learn from labelled tiles; the tile classifier stays with the encoder.",
             SupervisedSettings,
             Supervised,

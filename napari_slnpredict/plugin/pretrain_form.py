@@ -161,10 +161,11 @@ class _CalmWheel(QObject):
 
 
 def _spoken(one: Option) -> str:
-    """Return an option's name as a label: ``near, µm``."""
+    """Return an option's name as a label: ``Near, µm``."""
     name, unit = one.name.replace("_", " "), one.unit.replace("um", "µm")
     for ending in (" um", " px", " minutes"):
         name = name.removesuffix(ending)
+    name = name[:1].upper() + name[1:]
     return f"{name}, {unit}" if unit else name
 
 
