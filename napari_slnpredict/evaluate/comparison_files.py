@@ -17,7 +17,7 @@ from napari_slnpredict.files import write_file, write_json
 from napari_slnpredict.report import picture_url, significant, thin
 
 from .comparison import ALL_SETS, FIGURES, Comparison, Score
-from .forest import AHEAD, BEHIND, forest_png, verdict_colour
+from .forest import AHEAD, BEHIND, forest_png, shown, verdict_colour
 
 FORMAT = "napari-slnpredict comparison 1"
 FILES = ("comparison.csv", "comparison.png", "comparison.html", "run.json")
@@ -81,7 +81,9 @@ def comparison_html(comparison: Comparison) -> str:
             comparison=comparison,
             answer=answer_words(comparison),
             main=_main_set(comparison),
-            sets=[_set_page(comparison, name) for name in comparison.set_names],
+            names=[shown(arm.name) for arm in comparison.arms],
+            # The mean of all is what the first sentence is about: it comes first.
+            sets=[_set_page(comparison, name) for name in sorted(comparison.set_names, key=lambda n: n != ALL_SETS)],
             figures=FIGURES,
             costs=_costs(comparison),
             overlap=any("OVERLAP" in score.note for score in comparison.scores),
@@ -174,15 +176,24 @@ def _set_page(comparison: Comparison, name: str) -> dict[str, Any]:
         "name": name,
         "facts": facts,
         "rows": rows,
-        "picture": ("png", forest_png(comparison, [name])) if rows else None,
+        "picture": ("png", forest_png(comparison, [name], titled=False)) if rows else None,
     }
 
 
 def _cell_words(score: Score | None) -> dict[str, str]:
     if score is None:
-        return {"value": "–", "gain": "", "kind": ""}
+        return {"value": "–", "range": "", "gain": "", "gain_range": "", "kind": ""}
+    value, gain = value_words(score), gain_words(score)
     kind = {AHEAD: "ahead", BEHIND: "behind"}.get(verdict_colour(score), "")
-    return {"value": value_words(score), "gain": gain_words(score), "kind": kind}
+    parts = [*value.split(" ", 1), ""][:2], [*gain.split(" ", 1), ""][:2]
+    (number, spread), (apart, apart_spread) = parts
+    return {
+        "value": number,
+        "range": spread.strip("()"),
+        "gain": apart,
+        "gain_range": apart_spread.strip("()"),
+        "kind": kind,
+    }
 
 
 def _costs(comparison: Comparison) -> list[dict[str, Any]]:

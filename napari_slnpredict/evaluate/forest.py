@@ -15,8 +15,10 @@ _ACROSS, _WIDE, _LINE, _HEAD, _LEFT, _GAP = 3, 3.1, 0.27, 0.78, 2.3, 0.35
 AHEAD, BEHIND, EVEN, BASE = "#0f5c57", "#b35c00", "#6b7684", "#1d2430"
 
 
-def forest_png(comparison: Comparison, sets: Sequence[str] | None = None, *, dpi: int = 110) -> bytes:
-    """Draw sets below each other; by default all of them.
+def forest_png(
+    comparison: Comparison, sets: Sequence[str] | None = None, *, titled: bool = True, dpi: int = 110
+) -> bytes:
+    """Draw sets below each other, with their names if `titled`; by default all of them.
 
     Returns
     -------
@@ -30,13 +32,15 @@ def forest_png(comparison: Comparison, sets: Sequence[str] | None = None, *, dpi
     arms = [arm.name for arm in comparison.arms]
     high = _HEAD + _LINE * max(2, len(arms))
     rows = sum(math.ceil(len(figures) / _ACROSS) for _, figures in blocks)
-    tall = high * rows + 0.3 * len(blocks) + 0.55
+    heading = 0.3 if titled else 0.0
+    tall = high * rows + heading * len(blocks) + 0.55
     wide = _LEFT + _ACROSS * (_WIDE + _GAP)
     figure = Figure(figsize=(wide, tall), dpi=dpi, facecolor="white")
     top = tall - 0.1
     for name, figures in blocks:
-        figure.text(0.12 / wide, (top - 0.2) / tall, name, fontsize=12, fontweight="bold", va="center", color=BASE)
-        top -= 0.3
+        if titled:
+            figure.text(0.12 / wide, (top - 0.2) / tall, name, fontsize=12, fontweight="bold", va="center", color=BASE)
+        top -= heading
         for start in range(0, len(figures), _ACROSS):
             for column, one in enumerate(figures[start : start + _ACROSS]):
                 left = _LEFT + column * (_WIDE + _GAP)
@@ -69,7 +73,7 @@ def _draw_panel(axes: Any, comparison: Comparison, set_name: str, figure: str, a
     low, high = _reach(scores)
     axes.set_xlim(low, high)
     axes.set_ylim(len(arms) - 0.4, -0.6)
-    axes.set_yticks(range(len(arms)), [_shown(arm) for arm in arms] if named else [], fontsize=9)
+    axes.set_yticks(range(len(arms)), [shown(arm) for arm in arms] if named else [], fontsize=9)
     axes.tick_params(axis="x", labelsize=8, length=3, colors="#5d6878")
     axes.tick_params(axis="y", length=0)
     axes.locator_params(axis="x", nbins=5)
@@ -104,17 +108,18 @@ def _reach(scores: Sequence[Score]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _shown(name: str, most: int = 30) -> str:
+def shown(name: str, most: int = 30) -> str:
+    """Return an arm's name as it fits beside a line."""
     name = name.removeprefix("local:")
     return name if len(name) <= most else f"{name[: most - 12]}…{name[-11:]}"
 
 
 def _draw_legend(figure: Any, baseline: str, wide: float, tall: float) -> None:
     words = (
-        (AHEAD, f"● ahead of {_shown(baseline)}"),
+        (AHEAD, f"● ahead of {shown(baseline)}"),
         (BEHIND, "● behind"),
         (EVEN, "● difference may be none"),
-        (BASE, f"○ and dashes: {_shown(baseline)}"),
+        (BASE, f"○ and dashes: {shown(baseline)}"),
         ("#8b95a1", "dots: chance"),
         ("#5d6878", "lines: 95 % intervals"),
     )
