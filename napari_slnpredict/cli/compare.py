@@ -181,7 +181,10 @@ def _sets(data: Sequence[str], wish: Wish, failures: list[Failure], screen: Scre
     sets = []
     for name, inputs in sets_of(data):
         try:
-            sets.append(_set(name, inputs, wish, split, screen, stop))
+            judged = _set(name, inputs, wish, split, screen, stop)
+            sets.append(judged)
+            left_out = getattr(judged.data, "left_out", ())
+            failures += [Failure(slide, name, kind, message) for slide, kind, message in left_out]
         except Cancelled:
             raise
         except SlnPredictError as error:
