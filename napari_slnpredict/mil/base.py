@@ -42,11 +42,14 @@ class Weighed:
         Over the tiles looked at; sums to 1.
     closed_form : ClosedForm or None
         Answers "without these tiles" at once, where the aggregator allows it.
+    members : (k, c) float64 or None
+        Each member's logits, of an ensemble.
     """
 
     logits: NDArray[np.float64]
     attention: NDArray[np.float64] | None = None
     closed_form: ClosedForm | None = None
+    members: NDArray[np.float64] | None = None
 
 
 class Aggregator(nn.Module):
@@ -65,9 +68,11 @@ class Aggregator(nn.Module):
     #: Dataclass of plain-JSON parameters, declared with `aggregators.allowed`.
     Parameters: ClassVar[type[Any]]
     #: Whether leaving tiles out has a closed form.
-    closed_form: ClassVar[bool] = False
+    closed_form: bool = False
     #: Whether attention over the tiles seen so far means something while embedding still runs.
-    streams: ClassVar[bool] = False
+    streams: bool = False
+    #: Shape of a tile's score; an ensemble has one a member.
+    per_tile: tuple[int, ...] = ()
 
     def __init__(self, parameters: Any, dim: int, classes: int) -> None:
         super().__init__()

@@ -104,7 +104,7 @@ def load_head(bundle: Bundle, device: str = "cpu") -> Head:
     dim = parameters.pop("dim", None)
     if type(dim) is not int or not 1 <= dim <= 65_536:
         raise BundleMismatch("model parameter dim (the feature length) is missing or absurd", file=bundle.folder)
-    module = build_aggregator(str(bundle.model.get("type")), parameters, dim, len(classes))
+    module = _module(bundle, parameters, dim, len(classes))
     _load_strictly(module, tensors, bundle)
     return make_head(
         module.to(device),
@@ -117,10 +117,27 @@ def load_head(bundle: Bundle, device: str = "cpu") -> Head:
     )
 
 
+def _module(bundle: Bundle, parameters: Mapping[str, Any], dim: int, classes: int) -> Aggregator:
+    """Build what a bundle describes, untrained: one aggregator, or an ensemble of several of one kind."""
+    from .ensemble import MOST, Ensemble
+
+    members = bundle.model.get("members")
+    if members is None:
+        return build_aggregator(str(bundle.model.get("type")), parameters, dim, classes)
+    if type(members) is not int or not 1 <= members <= MOST:
+        raise BundleMismatch(f"it says it has {members!r} members", file=bundle.folder, do="copy it again")
+    kind = str(bundle.model.get("type"))
+    return Ensemble([build_aggregator(kind, parameters, dim, classes) for _ in range(members)])
+
+
 def head_parts(head: Head, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the ``model`` entry and the tensors a bundle stores for a head; `load_head` is the inverse."""
+    from .ensemble import Ensemble
+
     module = head.module
-    model = {"type": kind, "parameters": {"dim": module.dim, **asdict(module.options)}}
+    model: dict[str, Any] = {"type": kind, "parameters": {"dim": module.dim, **asdict(module.options)}}
+    if isinstance(module, Ensemble):
+        model["members"] = len(module.members)
     tensors = {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in module.state_dict().items()}
     tensors[CLASS_NAMES] = np.frombuffer(json.dumps(list(head.classes)).encode(), np.uint8).copy()
     return model, tensors
@@ -168,8 +185,8 @@ def _load_strictly(module: Aggregator, tensors: Mapping[str, NDArray[Any]], bund
             )
         if not np.isfinite(tensor).all():
             raise UnsafeFile(f"tensor {name} holds numbers that are not finite", file=bundle.folder)
-    scale = tensors.get("embed.0.scale")
-    if scale is not None and not (scale > 0).all():
+    scales = [tensor for name, tensor in tensors.items() if name.endswith("embed.0.scale")]
+    if not all((scale > 0).all() for scale in scales):
         raise BundleMismatch("it divides features by numbers that are not positive", file=bundle.folder)
     torch = import_torch()
     weights = {name: torch.from_numpy(np.array(tensor, np.float32)) for name, tensor in tensors.items()}

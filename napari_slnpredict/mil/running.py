@@ -56,8 +56,9 @@ class RunningAttention:
         self._head = head
         self._lock = threading.Lock()
         self._seen = np.zeros(n_tiles, bool)
-        self._scores = np.full(n_tiles, np.nan)
-        self._logits = np.full((n_tiles, len(head.classes)), np.nan)
+        shape = head.module.per_tile
+        self._scores = np.full((n_tiles, *shape), np.nan)
+        self._logits = np.full((n_tiles, *shape, len(head.classes)), np.nan)
 
     @property
     def available(self) -> bool:
@@ -101,10 +102,11 @@ class RunningAttention:
         if not self.available:
             return share
         with self._lock:
-            scores = self._scores.copy()
-        seen = np.flatnonzero(~np.isnan(scores))
+            seen = np.flatnonzero(self._seen)
+            scores = self._scores[seen]
         if len(seen):
-            share[seen] = softmax(scores[seen]) * len(seen)
+            # Over the tiles alone: an ensemble's attention is the mean of its members'.
+            share[seen] = softmax(scores, axis=0).reshape(len(seen), -1).mean(axis=1) * len(seen)
         return share
 
     def update(
@@ -140,7 +142,7 @@ class RunningAttention:
         )
 
     def _instances(self, features: NDArray[np.floating]) -> tuple[Floats, Floats]:
-        """Return scores (k,) and instance logits (k, c) of features (k, d)."""
+        """Return scores (k,) and instance logits (k, c) of features (k, d); of an ensemble, by member."""
         torch = import_torch()
         chunk = torch.from_numpy(np.array(features, np.float32)).to(self._head.device)
         with torch.inference_mode():

@@ -7,6 +7,7 @@ form; `leave_out_job` and `predict_inside_job` do so for every head, by judging 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -35,6 +36,9 @@ Tiles: TypeAlias = int | Sequence[int] | NDArray[np.int64]
 
 #: Above this many tiles exact self-attention on a CPU takes minutes: said before, not after.
 MANY_TILES = 30_000
+#: An interval needs so many members of an ensemble.
+LEAST_MEMBERS = 3
+_SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,10 @@ class Verdict:
     evidence : (n, c) float64 or None
         Change of the logits that leaving the tile out takes back (`evidence`); NaN at damaged tiles and in a bag of
         one. None for self-attention: ask for single tiles by `leave_out_job`.
-    interval, conformal, out_of_domain
-        Calibrated interval, prediction set and out-of-domain score, where the bundle has them.
+    interval : dict of class to (low, high), or None
+        Of an ensemble: where the probability of another model would lie, trained on other patients of the same kind.
+    conformal, out_of_domain
+        Prediction set and out-of-domain score, where the bundle has them.
     kept : (m,) int64
         The tiles looked at.
     tiles : ClosedForm or None
@@ -156,12 +162,31 @@ def judge(head: Head, bag: Bag, *, cancelled: Callable[[], bool] = lambda: False
         classes=head.classes,
         attention=None if found.attention is None else _spread(found.attention, tiles.kept, n, 0.0),
         evidence=None if form is None else _spread(form.evidence(), tiles.kept, n, np.nan),
+        interval=_interval(head, found),
         conformal=head.doubt.possible(probabilities, head.classes),
         out_of_domain=head.doubt.place(bag.features[tiles.kept] if len(tiles) < n else bag.features),
         kept=tiles.kept,
         tiles=form,
         n_tiles=n,
     )
+
+
+def _interval(head: Head, found: Weighed) -> dict[str, Any] | None:
+    """Return each class's interval from how far an ensemble's members differ; None with fewer than three.
+
+    The bounds are those of one more member, by Student's t on the log-odds: centred on the ensemble, wide for few.
+    """
+    if found.members is None or len(found.members) < LEAST_MEMBERS:
+        return None
+    from scipy.stats import t
+
+    k = len(found.members)
+    p = np.clip(head.probabilities(found.logits), _SMALLEST, 1 - _SMALLEST)
+    each = np.clip(head.probabilities(found.members), _SMALLEST, 1 - _SMALLEST)
+    spread = np.log(each / (1 - each)).std(axis=0, ddof=1) * math.sqrt(1 + 1 / k) * float(t.ppf(0.975, k - 1))
+    middle = np.log(p / (1 - p))
+    low, high = (1 / (1 + np.exp(-(middle + sign * spread))) for sign in (-1, 1))
+    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(head.classes)}
 
 
 def tiles_of(head: Head, bag: Bag) -> BagTiles:
