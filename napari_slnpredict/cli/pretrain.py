@@ -73,10 +73,11 @@ def method_command(row: MethodRow) -> Any:
     from napari_slnpredict.encode.training import Training, TrainingOptions
 
     def run(tiles: list[str], out: Path, devices: int, as_json: bool, **chosen: Any) -> None:
-        groups = [
-            kind(**{one.name: chosen[one.name] for one in options_of(kind)}) for kind in (TrainingOptions, row.settings)
-        ]
-        train(Training(row.name, tuple(tiles), out, *groups), devices, as_json)
+        options, settings = (
+            {one.name: chosen[one.name] for one in options_of(kind)} for kind in (TrainingOptions, row.settings)
+        )
+        wanted = Training(row.name, tuple(tiles), out, TrainingOptions(**options), row.settings(**settings))
+        train(wanted, devices, as_json)
 
     parameters = [
         _parameter("tiles", Tiles),
@@ -98,10 +99,10 @@ def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empt
 def _option(one: Option) -> inspect.Parameter:
     """Return a setting as a parameter of a command."""
     flag = f"{one.flag}/--no-{one.flag.removeprefix('--')}" if one.kind is bool else one.flag
-    limits = {"min": one.low, "max": one.high} if one.kind in (int, float) else {}
+    low, high = (one.low, one.high) if one.kind in (int, float) else (None, None)
     return _parameter(
         one.name,
-        Annotated[one.kind, typer.Option(flag, help=one.help, callback=_checked(one), **limits)],  # type: ignore[call-overload]
+        Annotated[one.kind, typer.Option(flag, help=one.help, callback=_checked(one), min=low, max=high)],
         one.default,
     )
 

@@ -90,7 +90,10 @@ class Method(Protocol):
     """One way to train."""
 
     name: ClassVar[str]
-    settings: Schedule
+
+    @property
+    def settings(self) -> Schedule:
+        """How long, how fast, and all else that was chosen."""
 
     def prepare(self, table: TileTable, tile_um: float) -> None:
         """Look at the tiles there are. Raises `DataError` when they do not do for this method."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_slnpredict.errors import DataError
 
-from .similarity import PairPlanner, PairSpec, near_far
+from .similarity import PairPlanner, Pairs, PairSpec, near_far
 from .supervised import check_labels, draw_by_class
 from .tile_table import TileData
 
@@ -36,7 +36,8 @@ def near_far_look(data: TileData, spec: PairSpec | None = None) -> Look | None:
     pairs = planner.draw(PAIRS, _SEED, 0)
     rows, inverse = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
     tiles = data.read(rows)
-    places = type(pairs)(*np.split(inverse.reshape(-1), 2), pairs.far)
+    first, second = np.split(inverse.reshape(-1), 2)
+    places = Pairs(first, second, pairs.far)
 
     def look(embed: Embed) -> dict[str, float]:
         features = embed(tiles)
@@ -66,7 +67,7 @@ def labelled_look(data: TileData) -> Look:
         from napari_slnpredict.metrics.neighbours import knn_votes
 
         features = embed(tiles)
-        votes = knn_votes(features, labels, features, classes, forbidden=(groups, groups))
+        votes = knn_votes(features, labels, features, classes, gallery_groups=groups, query_groups=groups)
         right = votes.argmax(axis=1) == labels
         return {"kNN accuracy": float(np.mean([right[labels == one].mean() for one in np.unique(labels)]))}
 
