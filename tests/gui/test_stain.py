@@ -17,13 +17,13 @@ from napari_slnpredict.plugin.controller import controller_for
 from napari_slnpredict.plugin.layers import SLIDE_KEY
 from napari_slnpredict.plugin.stain_jobs import Target
 
-SIDE = 2048
+SIDE, MPP = 2048, 0.5
 DYES = {
     "one": ((0.65, 0.70, 0.29), (0.20, 0.93, 0.30)),
     "other": ((0.55, 0.77, 0.32), (0.12, 0.90, 0.42)),
     "brown": ((0.65, 0.70, 0.29), (0.27, 0.57, 0.78)),
 }
-ABOUT = "Aperio Image Library v11\r\n{w}x{w} [0,0 {w}x{w}] (256x256) Q=90|AppMag = 10|MPP = 1.0"
+ABOUT = "Aperio Image Library v11\r\n{w}x{w} [0,0 {w}x{w}] (256x256) Q=90|AppMag = 20|MPP = {mpp}"
 
 
 def picture(dyes: Any, side: int, factor: int) -> NDArray[np.uint8]:
@@ -55,7 +55,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                     subfiletype=int(factor > 1),
                     metadata=None,
                     compression="zlib",
-                    description=ABOUT.format(w=SIDE) if factor == 1 else None,
+                    description=ABOUT.format(w=SIDE, mpp=MPP) if factor == 1 else None,
                 )
     return made
 
@@ -87,7 +87,14 @@ def view(make_viewer: Any, wait: Any, slides: dict[str, Path]) -> Any:
 
 def choose(view: Any, wait: Any, target: Target | None) -> None:
     view.stain.choose(target)
-    wait(lambda: not view.stain.running)
+    wait(lambda: not view.stain.running, seconds=60)
+
+
+def look(view: Any, x: float, y: float, zoom: float) -> None:
+    """Put the camera on a level-0 pixel; `zoom` is canvas pixels per level-0 pixel."""
+    view.viewer.scene.camera.zoom = zoom / MPP
+    view.viewer.scene.camera.center = (y * MPP, x * MPP)
+    QApplication.processEvents()
 
 
 def is_exact(view: Any) -> bool:
@@ -116,10 +123,8 @@ def test_exact_at_every_level_and_gone_without_a_trace(
     assert np.degrees(np.arccos(np.clip(own.array[1] @ (np.array(DYES["one"][1]) / 0.997), -1, 1))) < 12
     met = set()
     for x, y, zoom in ((1024, 1024, 0.3), (900, 1100, 1.0), (1300, 700, 0.6)):
-        view.viewer.scene.camera.zoom = zoom
-        view.viewer.scene.camera.center = (y, x)
-        QApplication.processEvents()
-        wait(lambda: is_exact(view), seconds=20)
+        look(view, x, y, zoom)
+        wait(lambda: is_exact(view), seconds=60)
         met.add(int(layer.data_level))
     assert len(met) >= 2
     assert list(view.viewer.layers)[:2] == [view.shown.layer, layer], "it lies right above the slide"
@@ -195,9 +200,8 @@ def test_a_target_that_moves_away_later(view: Any, wait: Any, slides: dict[str, 
     moved.write_bytes(slides["other"].read_bytes())
     choose(view, wait, Target(moved))
     moved.unlink()
-    view.viewer.scene.camera.zoom = 1.0
-    QApplication.processEvents()
-    wait(lambda: is_exact(view), seconds=20)
+    look(view, 1000, 1000, 1.0)
+    wait(lambda: is_exact(view), seconds=60)
     view.stain.choose_method("vahadane")
     wait(lambda: not view.stain.running)
     assert "moved.svs" in view.controller.problem.text

@@ -13,7 +13,8 @@ from .macenko import fit_macenko
 from .matrix import REFERENCE, ColourFit, FitSpec, Outcome, SlideColours, StainFit, StainMatrix, fit_of
 from .of_slide import painter, slide_colours, slide_stain, stained_levels
 from .paint import Restainer
-from .reinhard import Recolourer, fit_reinhard, recolour
+from .recolourer import Recolourer
+from .reinhard import fit_reinhard, recolour
 from .restain import NORMALISERS, Normaliser, find_normaliser, restain
 from .unmix import amounts
 from .vahadane import fit_vahadane

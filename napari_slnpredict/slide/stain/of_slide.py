@@ -24,7 +24,8 @@ from napari_slnpredict.torch_door import import_torch
 from .macenko import fit_macenko
 from .matrix import Colour, ColourFit, FitSpec, Outcome, SlideColours, StainFit, StainMatrix, matrix_of
 from .paint import Restainer
-from .reinhard import Recolourer, colours_of, fit_reinhard
+from .recolourer import Recolourer
+from .reinhard import colours_of, fit_reinhard
 from .vahadane import fit_vahadane
 
 if TYPE_CHECKING:

@@ -7,12 +7,7 @@ else the share of glass in a tile would decide its colour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from napari_slnpredict.torch_door import import_torch
 
@@ -103,38 +98,6 @@ def colours_of(found: list[ColourFit]) -> SlideColours | None:
     light_, red, yellow = spread.clamp_min(LEAST_DEVIATION).tolist()
     count = int(fine.sum())
     return SlideColours((first, second, third), (light_, red, yellow), count, len(fine) - count)
-
-
-@dataclass(frozen=True)
-class Recolourer:
-    """Gives pixels of one slide the colours of another (`recolour`), for a whole slide tile by tile.
-
-    Attributes
-    ----------
-    source, target : SlideColours
-    """
-
-    source: SlideColours
-    target: SlideColours
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return (h, w, 3) uint8 in the target's colours."""
-        tile = import_torch().from_numpy(np.array(pixels))[None]  # a copy: stored tiles cannot be written to
-        made: NDArray[np.uint8] = recolour(tile, *self._fits)[0].numpy()
-        return made
-
-    @cached_property
-    def _fits(self) -> tuple[ColourFit, ColourFit]:
-        torch = import_torch()
-        first, second = (
-            ColourFit(
-                torch.tensor([colours.mean], dtype=torch.float32),
-                torch.tensor([colours.deviation], dtype=torch.float32),
-                torch.tensor([int(Outcome.FINE)]),
-            )
-            for colours in (self.source, self.target)
-        )
-        return first, second
 
 
 def _moved(tiles: Tensor, source: ColourFit, target: ColourFit) -> Tensor:

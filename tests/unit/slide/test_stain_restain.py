@@ -18,6 +18,7 @@ from napari_slnpredict.slide.slide import open_slide
 from napari_slnpredict.slide.stain import (
     NORMALISERS,
     REFERENCE,
+    ColourFit,
     JitterSpec,
     Restainer,
     StainMatrix,
@@ -26,6 +27,7 @@ from napari_slnpredict.slide.stain import (
     fit_reinhard,
     jitter,
     painter,
+    recolour,
     restain,
     slide_colours,
     slide_stain,
@@ -311,6 +313,12 @@ def test_a_slides_colours() -> None:
     paint = painter(found, wanted)
     made = paint(pixels[300:556, 300:556])
     assert np.array_equal(made[40:90, 20:60], paint(pixels[340:390, 320:360]))
+    fits = [
+        ColourFit(torch.tensor([each.mean]), torch.tensor([each.deviation]), torch.zeros(1, dtype=torch.int64))
+        for each in (found, wanted)
+    ]
+    batched = recolour(torch.from_numpy(pixels[None, 300:556, 300:556]), *fits)[0].numpy()
+    assert np.abs(made.astype(int) - batched).max() <= 1
     reached = fit_reinhard(torch.from_numpy(paint(pixels)[None, :, 320:]))
     np.testing.assert_allclose(reached.mean[0], wanted.mean, atol=2.5)
     blank = stained_slide()
