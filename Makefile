@@ -10,6 +10,9 @@ PYTHON_WANTED ?= >=3.11,<3.15
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 DEMO_OUT ?= demo-report
+# Test processes beside each other. Each may take 1.5 GB.
+WORKERS ?= 2
+TWO := -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-unit test-gui test-newer lint bench pictures clean
 
@@ -37,7 +40,7 @@ demo: .venv/.installed
 test: .venv/.tested .venv/.screen lint test-unit test-gui test-newer
 
 test-unit: .venv/.tested
-	$(BIN)/python -m pytest -m 'not gui and not soak and not gpu'
+	$(BIN)/python -m pytest $(TWO) -m 'not gui and not soak and not gpu' tests/contract tests/unit
 
 # GUI tests have a process of their own: a crash in the GL driver must not hide the other results.
 test-gui: .venv/.tested .venv/.screen
@@ -45,7 +48,7 @@ test-gui: .venv/.tested .venv/.screen
 
 # Python 3.12 and newer get another tiffslide, tifffile and zarr: the readers are tested in both worlds.
 test-newer: .venv/.tested
-	scripts/test_newer.sh "$(UV)"
+	scripts/test_newer.sh "$(UV)" $(TWO)
 
 lint: .venv/.tested
 	$(BIN)/ruff check .

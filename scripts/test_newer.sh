@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Run the tests without windows on the newest Python above the main environment's, if this machine has one.
+#   test_newer.sh UV [OPTION OF PYTEST...]
 set -euo pipefail
 uv=$1
+shift
 main=$(.venv/bin/python -c 'import sys; print(sys.version_info[1])')
 newer=""
 for minor in 14 13 12; do
@@ -21,4 +23,4 @@ fi
 [ -d .venv-newer ] || "$uv" venv --quiet --python "$newer" .venv-newer
 # Without napari: this also shows that the core and the command line need no window.
 "$uv" pip install --quiet --python .venv-newer -e '.[test]'
-.venv-newer/bin/python -m pytest -p no:pytest-qt -m 'not gui and not soak and not gpu' tests/unit/slide tests/unit/cli
+exec .venv-newer/bin/python -m pytest "$@" -p no:pytest-qt -m 'not gui and not soak and not gpu' tests/unit/slide tests/unit/cli

@@ -13,6 +13,8 @@ import pytest
 from tell_fakes import StandInEmbed, install
 
 HERE = Path(os.environ["SLNPREDICT_TEST_FOLDER"])
+#: A test that was itself killed leaves nobody behind who waits for ever, seconds.
+LONGEST = 300.0
 
 
 class Embed(StandInEmbed):
@@ -23,8 +25,9 @@ class Embed(StandInEmbed):
         if not slide.path.name.startswith("slow"):
             return (yield from job)
         mark(f"{slide.path.stem}-running")
+        end = time.monotonic() + LONGEST
         try:
-            while not (HERE / "release").exists():
+            while not (HERE / "release").exists() and time.monotonic() < end:
                 yield next(StandInEmbed()(slide, *arguments, **options))
                 time.sleep(0.05)
         finally:
