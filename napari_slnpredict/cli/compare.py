@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .stop import Stop
 
 app = typer.Typer(help="Compare encoders: tables, pictures, intervals.", no_args_is_help=True)
-ARMS = "hne-small,colour,histogram"
+ARMS, BESIDE = "hne-small", ("colour", "histogram")
 
 
 @app.callback()
@@ -56,7 +56,7 @@ def encoders(
         ),
     ],
     arms: Annotated[
-        str, typer.Option("--arms", help="Encoders, colour, histogram, random:NAME, local:PATH; each with @pca128.")
+        str, typer.Option("--arms", help="Encoders by name, random:NAME, local:PATH, each also with @pca128.")
     ] = ARMS,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("comparison"),
     baseline: Annotated[str, typer.Option("--baseline", help="The arm others are measured against.")] = "colour",
@@ -108,7 +108,9 @@ def encoders(
     check_writable(settings.cache_dir)
     wish = Wish(task, split, train, test, stain, tile_px, tile_mpp)
     options = JudgeOptions(draws=draws, seed=seed, tiles=tiles, stain_tiles=stained)
-    names = [name.strip() for name in arms.split(",") if name.strip()]
+    # The baseline, and what colour alone tells, stand beside every figure.
+    asked = [name.strip() for name in arms.split(",") if name.strip()]
+    names = list(dict.fromkeys([*asked, baseline, *BESIDE]))
     found = _compare(data, names, wish, options, settings, baseline, allow_overlap, wants_debug(context))
     _finish(found, out, {**_plain(wish), "data": [_shown(one) for one in data], "arms": names}, as_json)
     raise typer.Exit(int(bool(found.failures)))
@@ -132,7 +134,8 @@ def _compare(
     from .stop import Stop
 
     failures: list[Failure] = []
-    arms = _arms(names, settings, failures, debug)
+    loaded = _arms(names, settings, failures, debug)
+    arms = list({arm.name: arm for arm in loaded.values()}.values())
     sets: list[JudgedSet] = []
     with Stop() as stop, Screen(1) as screen:
         screen.begin(0, "compare encoders")
@@ -143,8 +146,9 @@ def _compare(
             if not arms or not sets:
                 message = failures[0].message if failures else "name arms and tiles"
                 raise DataError(f"nothing to compare: {message}")
+            base = loaded[baseline].name if baseline in loaded else baseline
             job = judge(
-                arms, sets, baseline=baseline, options=options, cache=settings.cache_dir,
+                arms, sets, baseline=base, options=options, cache=settings.cache_dir,
                 allow_overlap=allow_overlap, failures=failures,
             )  # fmt: skip
             return run(job, lambda event: screen.event(event, 0), stop)
@@ -153,16 +157,16 @@ def _compare(
                 getattr(judged.data, "close", lambda: None)()
 
 
-def _arms(names: Sequence[str], settings: Settings, failures: list[Failure], debug: bool) -> list[Arm]:
-    """Return the arms that are there; those that are not are named."""
+def _arms(names: Sequence[str], settings: Settings, failures: list[Failure], debug: bool) -> dict[str, Arm]:
+    """Return the arms that are there, by the names asked for; those that are not are named."""
     from napari_slnpredict.errors import SlnPredictError
     from napari_slnpredict.evaluate.arms import load_arm
     from napari_slnpredict.evaluate.comparison import Failure
 
-    arms = []
-    for name in dict.fromkeys(names):
+    arms = {}
+    for name in names:
         try:
-            arms.append(load_arm(name, settings))
+            arms[name] = load_arm(name, settings)
         except SlnPredictError as error:
             if debug:
                 raise
