@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,12 @@ from napari_slnpredict.cli import devices
 from napari_slnpredict.cli import pretrain as pretrain_module
 from napari_slnpredict.cli.app import main
 from napari_slnpredict.encode.encoder import load_encoder
+from napari_slnpredict.encode.features import read_features
+from napari_slnpredict.encode.listing import list_encoders
 from napari_slnpredict.encode.methods import METHODS
 from napari_slnpredict.encode.option import options_of
 from napari_slnpredict.encode.training import Training, TrainingOptions
+from napari_slnpredict.settings import load_settings
 
 HERE = Path(__file__).resolve()
 #: Small enough for a second; the slides are 640 um wide.
@@ -93,6 +97,12 @@ def test_a_cohort_with_bad_slides_is_trained_on_the_good_ones(
     assert bundle["training"]["settings"]["steps"] == 4
     assert (bundle["grid"]["tile_px"], bundle["grid"]["mpp"]) == (32, 1.0)
     assert not (out / "training").exists()
+    settings = load_settings()
+    shutil.copytree(out, settings.models_dir / "mine")  # a MIL model names its encoder ``local:mine``
+    assert load_encoder("local:mine", settings).digest == facts["digest"]
+    assert "mine" in {row.name for row in list_encoders(settings)}
+    assert leave("embed", cohort / "a.svs", "--encoder", "local:mine", "--device", "cpu", "--out", tmp_path) == 0
+    assert read_features(tmp_path / "a.h5").encoder_digest == facts["digest"]
     assert leave(*arguments) == 1
     assert json.loads(capsys.readouterr().out)["already"]
     assert leave(*arguments, "--temperature", "0.5") == 1
