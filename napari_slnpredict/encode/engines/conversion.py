@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_slnpredict.encode.record import Encoder
 
 #: Changes with what the child does: older conversions are then made again.
-VERSION = 1
+VERSION = 2
 FOLDER = "engines"
 #: -P: no module from whatever folder the user happens to be in.
 _CHILD = ("-P", "-m", "napari_slnpredict.encode.engines.child")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 
 from napari_slnpredict.encode.architecture import Architecture, build_network
 from napari_slnpredict.encode.encoder import encoder_from_bundle, load_encoder
+from napari_slnpredict.encode.engines import Device, make_engine
 from napari_slnpredict.encode.pretrain import pretrain
 from napari_slnpredict.encode.record import Encoder, encoder_from_parts, for_tiles
 from napari_slnpredict.encode.simclr import SimClr, SimClrSettings
 from napari_slnpredict.encode.trained import save_pretrained
 from napari_slnpredict.errors import BundleMismatch
 from napari_slnpredict.events import run
+from napari_slnpredict.settings import Settings
 from napari_slnpredict.torch_door import import_torch
 
 from .training_fakes import PX, Tiles
@@ -77,3 +80,17 @@ def test_at_its_own_size_resampling_places_changes_nothing() -> None:
     pixels = torch.from_numpy(np.random.default_rng(0).random((2, 3, 64, 64), np.float32))
     with torch.inference_mode():
         assert torch.equal(fixed.build()(pixels), moving.build()(pixels))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_openvino_takes_a_transformer_with_registers(tmp_path: Path) -> None:
+    """The largest encoders, which need it most, would run in the slowest engine, or give other features there."""
+    encoder = for_tiles(transformer(mlp_layer="SwiGLUPacked", act_layer="SiLU"), PX)
+    settings = Settings(cache=str(tmp_path), engine="openvino-float32")
+    engine = make_engine(encoder, Device("cpu", ""), settings=settings, batch=2, threads=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, PX, PX, 3)).astype(np.uint8)
+    torch = import_torch()
+    with torch.inference_mode():
+        wanted = encoder.build()((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).numpy()
+    assert engine.precision == "openvino-float32"
+    np.testing.assert_allclose(engine(pixels), wanted, atol=1e-5)
