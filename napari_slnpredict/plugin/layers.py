@@ -26,6 +26,10 @@ SLIDE_KEY = "slnpredict"
 ROLE_KEY = "slnpredict_role"
 #: Role of the layer that shows the slide in another stain.
 STAIN = "stain"
+#: The slide lies this much (level-0 px) right of and below its place. Exactly in it, a round magnification can put the
+#: middles of the screen's pixels on the borders of the slide's: which of the two is drawn is then left to rounding, from
+#: pixel to pixel, and rows come out dotted.
+ASIDE_PX = 0.1
 #: Tissue outline: a green that eosin and haematoxylin leave free.
 TISSUE_COLOUR = (0.0, 0.52, 0.32, 1.0)
 
@@ -99,6 +103,7 @@ def slide_layer(slide: Any, levels: list[Any]) -> tuple[list[Any], dict[str, Any
         "rgb": True,
         "contrast_limits": (0, 255),
         "scale": (mpp, mpp),
+        "translate": (ASIDE_PX * mpp, ASIDE_PX * mpp),
         "units": um_units(slide.mpp),
         "axis_labels": AXES,
         "cache": False,

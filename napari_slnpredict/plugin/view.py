@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import words
 from .last_view import LastView
-from .layers import from_world, to_world
+from .layers import ASIDE_PX, from_world, to_world
 
 if TYPE_CHECKING:
     from napari_slnpredict.slide.grid import TileGrid
@@ -166,6 +166,9 @@ class Camera:
         viewer = self._viewer()
         if viewer is not None:
             viewer.reset_view(margin=0.03)
+            aside = ASIDE_PX * (self._pixel or 0.0)
+            y, x = viewer.scene.camera.center[-2:]
+            viewer.scene.camera.center = (y - aside, x - aside)
             self._fitted = self._stand(viewer)
 
     @staticmethod
