@@ -331,12 +331,14 @@ class Similar(QObject):
             self._wants.discard(SIMILARITY)
             self.layers.remove(SIMILARITY)
         elif self.question.ready:
+            self.show_components(False)
             self._do(SIMILARITY)
         self.maps_changed.emit()
 
     def show_components(self, on: bool) -> None:
         """Paint the main components of the slide on the screen, or take them away."""
         if on:
+            self.show_similarity(False)
             self._do(COMPONENTS)
         else:
             self.shares = None

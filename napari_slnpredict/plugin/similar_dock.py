@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QComboBox,
     QFileDialog,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -87,15 +88,17 @@ class SourceRows(QWidget):
         for what, told in similar_words.LEFT_OUT_WORDS.items():
             self.left_out.addItem(told, what)
         self.left_out.activated.connect(lambda row: source.choose_left_out(self.left_out.itemData(row)))
-        self.left_out_row = Row("Of", self.left_out)
+        self.left_out_name = QLabel("Of")
         self.facts = Words(quiet=True)
-        layout = _column(self)
-        rows = (Row("Encoder", self.encoder), Row("Look in", self.place), self.left_out_row)
-        names = [row.findChild(QLabel) for row in rows]
-        for name in names:  # one left edge for all boxes
-            name.setMinimumWidth(max(each.sizeHint().width() for each in names))
-        for widget in (*rows[:2], self.facts, rows[2]):
-            layout.addWidget(widget)
+        grid = QGridLayout(self)  # one left edge for all boxes, whatever the font
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(4)
+        names = (QLabel("Encoder"), QLabel("Look in"), self.left_out_name)
+        for row, name, box in zip((0, 1, 3), names, (self.encoder, self.place, self.left_out), strict=True):
+            grid.addWidget(name, row, 0)
+            grid.addWidget(box, row, 1)
+        grid.addWidget(self.facts, 2, 0, 1, 2)
+        grid.setColumnStretch(1, 1)
         source.changed.connect(self.refresh)
         self.refresh()
 
@@ -109,7 +112,8 @@ class SourceRows(QWidget):
         _fill(self.place, places, places[1] if source.in_index else THIS_SLIDE)
         reading = f"Reading {source.reading.name}…" if source.reading is not None else ""
         self.facts.say(reading or (similar_words.index_facts(index) if source.in_index and index is not None else ""))
-        self.left_out_row.setVisible(source.in_index)
+        for part in (self.left_out_name, self.left_out):
+            part.setVisible(source.in_index)
         self.left_out.setCurrentIndex(self.left_out.findData(source.left_out))
 
     def _placed(self, row: int) -> None:

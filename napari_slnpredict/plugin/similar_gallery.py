@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, QSize, Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QMenu, QSizePolicy, QVBoxLayout, QWidget
 
 from . import similar_words
@@ -41,10 +41,8 @@ class Caption(QLabel):
         self.setVisible(bool(text))
 
 
-class GalleryButton(TileButton):
-    """A tile's picture, as large as four across allow."""
-
-    SIDE = 68
+#: Side of a picture, px, and in heights of a line where letters are large: the captions below need the room.
+SIDE, LINES = 68, 3.3
 
 
 class Card(QWidget):
@@ -52,7 +50,7 @@ class Card(QWidget):
 
     def __init__(self, press: Callable[[int], None], ask: Callable[[int, QPoint], None]) -> None:
         super().__init__()
-        self.button = GalleryButton(press)
+        self.button = TileButton(press)
         self.button.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.button.customContextMenuRequested.connect(
             lambda where: ask(self.button.tile, self.button.mapToGlobal(where))
@@ -65,12 +63,14 @@ class Card(QWidget):
             layout.addWidget(widget)
         layout.addStretch(1)
 
-    def show_hit(self, number: int, hit: Hit, picture: NDArray[np.uint8] | None, why_not: str) -> None:
+    def show_hit(self, number: int, hit: Hit, picture: NDArray[np.uint8] | None, why_not: str, side: int) -> None:
         """Show a tile; its picture as soon as there is one."""
+        if self.button.width() != side:
+            self.button.setFixedSize(side, side)
+            self.button.setIconSize(QSize(side - 4, side - 4))
         told = similar_words.hit_lines(hit, number) + (f"\nNo picture: {why_not}" if why_not else "")
         self.button.show_tile(number, picture, told)
         self.button.setText("?" if why_not else "")
-        side = GalleryButton.SIDE
         captions = (self.distance, self.slide, self.label)
         texts = (similar_words.distance(hit.distance), hit.page.slide_id, hit.page.label)
         for caption, text in zip(captions, texts, strict=True):
@@ -110,7 +110,11 @@ class Gallery(QWidget):
             hit = similar.hits[number]
             picture = similar.pictures.get(number)
             why_not = similar.missing.get(hit.page.content_id, "") if picture is None else ""
-            self.cards[number].show_hit(number, hit, picture, why_not)
+            self.cards[number].show_hit(number, hit, picture, why_not, self._side())
+
+    def _side(self) -> int:
+        self.ensurePolished()  # napari's style sets the font
+        return max(SIDE, round(LINES * self.fontMetrics().height()))
 
     def _menu(self, number: int, where: QPoint) -> None:
         menu = QMenu(self)

@@ -37,7 +37,7 @@ class Range:
 
 
 class SimilarLayers:
-    """The two layers of one viewer; one of them is seen at a time, and no other map beneath it.
+    """The two layers of one viewer; one of them is there at a time, and no other map seen beneath it.
 
     Parameters
     ----------
@@ -103,11 +103,7 @@ class SimilarLayers:
         if layer is not None and viewer is not None:
             viewer.layers.remove(layer)
         if not self.seen:
-            other = self.layer(SIMILARITY if role == COMPONENTS else COMPONENTS)
-            if other is not None:
-                other.visible = True
-            else:
-                self.give_back()
+            self.give_back()
 
     def give_back(self) -> None:
         """Show the maps that gave way."""
@@ -140,9 +136,7 @@ class SimilarLayers:
             role = layer.metadata.get(ROLE_KEY)
             if layer is shown or not layer.visible:
                 continue
-            if role in SIMILAR_LAYERS:
-                layer.visible = False
-            elif role in (*MAP_LAYERS, SCORES):
+            if role in (*MAP_LAYERS, SCORES):
                 layer.visible = False
                 self._hidden.append(layer)
         shown.visible = True

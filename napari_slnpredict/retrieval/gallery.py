@@ -131,13 +131,13 @@ def gallery_png(found: Found) -> bytes:
 
     asked, hits = found.asked, found.hits
     first, below = math.ceil(len(asked) / _ACROSS), math.ceil(len(hits) / _ACROSS)
-    rows, heading = first + below, 0.42
-    high = rows * (_INCH + 0.42) + 2 * heading
+    rows, heading = first + below, 0.3
+    high = rows * (_INCH + 0.42) + 2 * heading + 0.1
     figure = Figure(figsize=(_ACROSS * _INCH + 0.2, high), dpi=120, facecolor="white")
 
     def place(number: int, row: int, top: float) -> Any:
         x = 0.1 + (number % _ACROSS) * _INCH
-        y = high - top - (row + 1) * (_INCH + 0.42) + 0.42
+        y = high - top - (row + 1) * (_INCH + 0.42)
         return figure.add_axes((x / (_ACROSS * _INCH + 0.2), y / high, (_INCH - 0.12) / (_ACROSS * _INCH + 0.2),
                                 (_INCH - 0.12) / high))  # fmt: skip
 

@@ -208,7 +208,8 @@ def test_without_an_index_the_slide_is_embedded_and_the_maps_lie_on_its_tiles(
     panel.maps.components.click()
     wait(lambda: not found.running and found.shares is not None)
     colours = found.layers.layer("components")
-    assert not layer.visible
+    assert found.layers.layer("similarity") is None, "two maps over each other"
+    assert not panel.maps.similarity.isChecked()
     assert value_at(colours, 60, 60)[3] == 0
     assert value_at(colours, 1100, 900)[3] == 255
     described = found._known.described
@@ -219,8 +220,6 @@ def test_without_an_index_the_slide_is_embedded_and_the_maps_lie_on_its_tiles(
     assert stand_ins.embedded == ["a"], "the slide was embedded once more"
     similar.viewer.layers.remove(colours)
     assert not panel.maps.components.isChecked()
-    panel.maps.similarity.click()
-    assert found.layers.layer("similarity") is None
 
 
 def test_examples_are_added_and_taken_away(similar: Any, wait: Any) -> None:
