@@ -29,6 +29,7 @@ STATES = (
     "stain-before",
     "stain",
     "classes",
+    "train",
     "beside",
     "scores-asked",
     "scores",
@@ -39,7 +40,7 @@ STATES = (
     "error",
 )
 #: Pictured at the smaller size and in light only: the repository keeps every version of every picture.
-SMALL_ONLY = ("measure", "beside", "stain-before", "stain", "classes", "similar", "similarity", "components")
+SMALL_ONLY = ("measure", "beside", "stain-before", "stain", "classes", "train", "similar", "similarity", "components")
 #: Where to click on the shipped slide for similar tiles: share of its width and height.
 ASKED = (0.5, 0.5)
 
@@ -174,6 +175,7 @@ class Studio:
         similar = dock.similar
         similar.source.open_index(self.index or made_index(self.slide, self.work))
         self.wait(lambda: similar.source.in_index)
+        similar.source.choose_left_out("own slide")
         similar.switch_click(True)
         slide = controller.slides.current.slide
         x, y = (share * side * slide.mpp for share, side in zip(self.asked, slide.dimensions, strict=True))
