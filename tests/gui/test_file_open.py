@@ -12,23 +12,14 @@ from test_cycles import write_slide
 
 from napari_slnpredict.plugin.controller import controller_for
 
+pytestmark = pytest.mark.usefixtures("no_model")
+
 PLUGIN = "napari-slnpredict"
 
 
 @pytest.fixture
 def slide(tmp_path: Path) -> Path:
     return write_slide(tmp_path / "one.svs")
-
-
-@pytest.fixture(autouse=True)
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody predicts here: importing torch beside the window would only take its time."""
-    from napari_slnpredict.plugin import runs
-
-    def nothing(*arguments: Any) -> Any:
-        yield from ()
-
-    monkeypatch.setattr(runs, "ready_job", nothing)
 
 
 def in_an_event(act: Callable[[], Any], wait: Any) -> list[Any]:
