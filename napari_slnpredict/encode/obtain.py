@@ -139,7 +139,9 @@ def take_weights(name: str, file: Path, settings: Settings, sha256: str = "") ->
         raise UnsafeFile(
             "is not the file that was asked for (its SHA-256 differs)", file=file, do="download it again and compare"
         )
-    origin = {"source": wanted.source, "revision": "", "file": file.name, "file_sha256": found}
+    # Whoever brought it says what it is: only its hash, where one was given, proves more than its shapes.
+    known = {"source": wanted.source, "revision": wanted.revision} if wanted.sha256 == found else {}
+    origin = {"source": "", "revision": "", **known, "brought": "by hand", "file": file.name, "file_sha256": found}
     return (yield from _put(wanted, file, settings, origin, found))
 
 
@@ -165,7 +167,10 @@ def download_weights(
     wanted = named(name)
     place = _pinned(wanted, revision, sha256)
     got = yield from download(place, settings.models_dir, _most_bytes(wanted), opener=opener)
-    origin = {"source": place.source, "revision": place.revision, "file": place.file, "file_sha256": place.sha256}
+    origin = {
+        "source": place.source, "revision": place.revision, "brought": "by download", "file": place.file,
+        "file_sha256": place.sha256,
+    }  # fmt: skip
     path = yield from _put(wanted, got, settings, origin, place.sha256, mine=True)
     got.unlink(missing_ok=True)
     return path

@@ -167,8 +167,9 @@ class ModelRows(QWidget):
         self._choice.addItem(OTHER_FOLDER, OTHER_FOLDER)
         self._choice.setCurrentIndex(self._choice.findData(runs.model))
         self._choice.blockSignals(False)
-        card = next((choice.card for choice in runs.models if choice.name == runs.model), "")
-        self._card.setMarkdown(without_front_matter(card))
+        chosen = next((choice for choice in runs.models if choice.name == runs.model), None)
+        card = chosen.card if chosen is not None else ""
+        self._card.setMarkdown(f"{chosen.terms}\n\n{without_front_matter(card)}" if chosen is not None else "")
         self._info.setEnabled(bool(card))
         device = runs.device
         self._device.say(device_words(device) if device is not None else "being looked for…")

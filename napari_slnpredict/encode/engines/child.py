@@ -98,7 +98,7 @@ def _settle(network: Any, tile_px: int) -> None:
     Left in the graph it is done at every pass, and by another bicubic rule (features of 32 px tiles by places for
     64 px differed by 0.002).
     """
-    inner = getattr(network, "net", None)
+    inner: Any = getattr(network, "net", None)
     if getattr(inner, "dynamic_img_size", False) and hasattr(inner, "set_input_size"):
         with import_torch().no_grad():
             inner.set_input_size(img_size=(tile_px, tile_px))

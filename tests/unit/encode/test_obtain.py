@@ -77,7 +77,8 @@ def test_safetensors_are_taken_and_remembered(
     assert features(settings).shape == (2, 16)
     record = json.loads(origin_path(path).read_text())
     assert record["weights"] == record["file_sha256"] == sha256(file.read_bytes()) == encoder.sha256
-    assert (record["source"], record["file"], record["licence"]) == ("nobody/tiny", file.name, "CC-BY-NC-ND-4.0")
+    assert (record["source"], record["brought"], record["file"]) == ("", "by hand", file.name)
+    assert record["licence"] == "CC-BY-NC-ND-4.0"
     assert sorted(p.name for p in settings.models_dir.iterdir()) == ["tiny.origin.json", "tiny.safetensors"]
 
 
@@ -177,6 +178,7 @@ def test_a_download_becomes_the_encoder(
     path = run(download_weights("tiny", settings, REVISION, sha256(content), opener=opener))
     assert asked[0].full_url.endswith(f"nobody/tiny/resolve/{REVISION}/pytorch_model.bin")
     record = json.loads(origin_path(path).read_text())
+    assert (record["source"], record["brought"]) == ("nobody/tiny", "by download")
     assert (record["revision"], record["file_sha256"]) == (REVISION, sha256(content))
     assert load_encoder("tiny", settings).sha256 == record["weights"] == sha256(path.read_bytes())
     assert features(settings).shape == (2, 16)
