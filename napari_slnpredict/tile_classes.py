@@ -37,8 +37,10 @@ HOW_COUNTED = (
     "Each tile counts for the class it looks most like, by as much tissue as it holds. How often the classifier errs "
     "on slides like this one is not known, so there is no interval."
 )
-#: Below this share a class is not named in the sentence.
-_WORTH_NAMING = 0.005
+#: Below this share a class is not named in the sentence, which names so many at most.
+_WORTH_NAMING, _MOST_NAMED = 0.005, 4
+#: Below this probability a class is not named beside a tile's likeliest one.
+_WORTH_SAYING = 0.01
 
 
 @dataclass(frozen=True)
@@ -153,9 +155,13 @@ class TileClasses:
     def sentence(self) -> str:
         """Return the shares as a sentence: ``62 % of the tissue looks most like tumour, 38 % like normal.``"""
         told = [(name, share) for name, share, _ in self.ranked() if share >= _WORTH_NAMING]
-        parts = [f"{per_cent(share)} like {name}" for name, share in told]
-        first = f"{per_cent(told[0][1])} of the tissue looks most like {told[0][0]}"
-        return f"{', '.join([first, *parts[1:]])}."
+        if not told:
+            return "Nothing was looked at."
+        (name, share), *others = told[:_MOST_NAMED]
+        parts = [f"{per_cent(share)} of the tissue looks most like {name}"]
+        parts += [f"{per_cent(share)} like {name}" for name, share in others]
+        parts += ["the rest like others"] if len(told) > _MOST_NAMED else []
+        return f"{', '.join(parts)}."
 
 
 class RunningClasses:
@@ -307,9 +313,9 @@ def per_cent(share: float) -> str:
     return "above 99 %" if 0.99 < share < 1 else f"{share:.0%}".replace("%", " %")
 
 
-def class_words(named: Mapping[str, float], most: int = 4) -> list[str]:
+def class_words(named: Mapping[str, float]) -> list[str]:
     """Return a tile's likeliest classes, one a line: ``tumour 0.91``."""
     from .answer import belief_words
 
-    told = sorted(named.items(), key=lambda item: -item[1])[:most]
-    return [f"{name} {belief_words(p)}" for name, p in told]
+    told = sorted(named.items(), key=lambda item: -item[1])[:_MOST_NAMED]
+    return [f"{name} {belief_words(p)}" for place, (name, p) in enumerate(told) if p >= _WORTH_SAYING or not place]

@@ -80,8 +80,8 @@ class MapSection(Fold):
         looks = state.looks if there else None
         for widget in (self.threshold_row, self.area):
             widget.setVisible(there)
-        for widget in (self.colours, self.range):
-            widget.setVisible(there and looks is None)
+        self.colours.setVisible(there and looks is None)
+        self.range.setVisible(there)
         self.legend.show_classes(looks)
         file = self._scores.file
         self.notes.say("\n".join((words.score_facts(file.scores), *file.scores.notes)) if file is not None else "")
@@ -102,7 +102,7 @@ class MapSection(Fold):
         self.colours.show_stops(SIDES if state.two_sided else AMOUNT)
         line = words.range_line(state.low, state.high, state.unit, top=None if state.two_sided else state.top)
         sides = "blue against, orange for · " if state.two_sided else ""
-        self.range.say(sides + line + ("" if finished else " · so far"))
+        self.range.say("" if state.looks is not None else sides + line + ("" if finished else " · so far"))
         lowest, reach = reach_of(state)
         self.threshold.blockSignals(True)
         self.threshold.setValue(round((state.threshold - lowest) / reach * STEPS))

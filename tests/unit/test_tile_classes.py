@@ -29,6 +29,7 @@ from napari_slnpredict.tile_classes import (
     RunningClasses,
     TileClasses,
     TileHead,
+    class_words,
     judge_of,
     kept_by,
     load_model,
@@ -218,6 +219,11 @@ def test_shares_are_of_tissue_and_of_what_was_seen() -> None:
     assert found.seen == 3
     assert found.named(3) is None
     assert found.sentence() == "75 % of the tissue looks most like a, 25 % like b."
+    many = np.tile(np.array([[0.3, 0.2, 0.2, 0.1, 0.1, 0.1]], np.float32), (8, 1))
+    many[np.arange(8), [0, 0, 1, 2, 3, 4, 5, 5]] = 0.9
+    six = TileClasses(grid_of([1.0] * 8), tuple("abcdef"), many, "m", "d")
+    assert six.sentence().startswith("25 % of the tissue looks most like ")
+    assert six.sentence().endswith(", the rest like others.")
     half = TileClasses(grid_of([1.0, 0.5, 0.5, 1.0], overlap=50), ("a", "b"), p, "m", "d")
     assert half.area_mm2.sum() == pytest.approx(found.area_mm2.sum() / 4)
     nothing = TileClasses(grid_of([1.0]), ("a", "b"), np.full((1, 2), np.nan, np.float32), "m", "d")
@@ -230,6 +236,11 @@ def test_shares_are_of_tissue_and_of_what_was_seen() -> None:
 def test_shares_in_words(share: float, told: str) -> None:
     """A class that is there would be told as 0 %, one that is not as there."""
     assert per_cent(share) == told
+
+
+def test_a_tile_in_words() -> None:
+    """A list of classes that it is not would bury the one that it is."""
+    assert class_words({"a": 0.005, "b": 0.98, "c": 0.015}) == ["b 0.98", "c 0.01"]
 
 
 def test_damaged_tiles_have_no_class(seen: Seen) -> None:
