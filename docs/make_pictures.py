@@ -117,6 +117,8 @@ class Studio:
             self.another_stain()
         if "classes" in self.states and self.classes:
             self.tile_classes()
+        if "train" in self.states and self.name == "small-light":
+            self.training()
         if "beside" in self.states:
             self.two_views()
         if "mpp" in self.states:
@@ -238,6 +240,24 @@ class Studio:
         self.take("classes", pause=900)
         controller.switch_click(False)
         controller.runs.choose_model(self.model)
+
+    def training(self) -> None:
+        """Train an encoder on the slide for some steps."""
+        from napari_slnpredict.plugin.pretrain_dock import PretrainDock
+
+        os.environ["SLNPREDICT_MODELS"] = str(self.work / "models")
+        dock = PretrainDock(self.viewer)
+        shown = self.viewer.window.add_dock_widget(dock, name="Train encoder", area="right", tabify=True)
+        shown.raise_()
+        dock.tiles.choose(str(self.slide))
+        for name, value in (("steps", 60), ("batch", 8), ("probe_every", 10)):
+            dock.method.form.set_value(name, value)
+        dock.run.button.click()
+        self.wait(lambda: len(dock.trainings.curve) > 0 and dock.trainings.curve[-1].number > 45)
+        self.take("train", pause=0)
+        dock.run.button.click()
+        self.wait(lambda: not dock.trainings.running)
+        self.viewer.window.remove_dock_widget(dock)
 
     def two_views(self) -> None:
         """Show the slide a second time, and point at something."""

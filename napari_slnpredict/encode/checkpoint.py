@@ -16,6 +16,8 @@ from napari_slnpredict.files import write_file
 from napari_slnpredict.torch_door import import_torch
 
 FILE = "checkpoint.safetensors"
+#: Where a training works inside the folder of its encoder.
+WORK = "training"
 
 
 def save_checkpoint(folder: Path, module: Any, optimiser: Any, facts: dict[str, Any]) -> None:
@@ -34,7 +36,7 @@ def refuse_other(theirs: Mapping[str, Any], identity: Mapping[str, Any], folder:
         if theirs.get(name) != identity[name]:
             raise DataError(
                 f"this folder holds a training with {name} {theirs.get(name)!r}, asked is {identity[name]!r}",
-                file=folder,
+                file=folder.parent if folder.name == WORK else folder,
                 do="choose another --out, or remove that folder to begin anew",
             )
 

@@ -88,5 +88,5 @@ class Alarm:
         if len(self._bad) == _LOOKS and all(self._bad):
             raise DataError(
                 f"training collapsed by step {step}: {seen.complaint}",
-                do="lower the learning rate, enlarge the batch, or draw from more slides; the last checkpoint is kept",
+                do="lower the learning rate, enlarge the batch, or draw from more slides",
             )

@@ -134,7 +134,7 @@ class PairPlanner:
             raise DataError(
                 f"only {fit} of {_TRIED} tiles have another within {spec.near_um:g} um and one beyond {spec.far_um:g} "
                 "um on their slide",
-                do="lower --far-um, or use larger pieces of tissue",
+                do="lower --far-um, raise --near-um, or use larger pieces of tissue",
             )
 
     def draw(self, count: int, seed: int, step: int) -> Pairs:

@@ -20,7 +20,7 @@ from napari_slnpredict.files import check_writable
 from napari_slnpredict.settings import Settings
 from napari_slnpredict.torch_door import import_torch
 
-from .checkpoint import FILE, refuse_other
+from .checkpoint import FILE, WORK, refuse_other
 from .devices import PRECISIONS, process_number
 from .encoder import DEFAULT, load_encoder
 from .joined_tiles import JoinedTiles
@@ -36,7 +36,6 @@ from .trained import save_pretrained
 
 #: um/px of the tiles where neither the user nor the start says it: 20x.
 USUAL_MPP = 0.5
-WORK = "training"
 EVERY_SPLIT = "all"
 
 
@@ -141,7 +140,7 @@ def train_encoder(training: Training, settings: Settings) -> Job[Trained]:
         yield Warn(start.warning)
     data = yield from _tiles(training.tiles, start, options)
     with data:
-        yield Partial("note", _what(data, options))
+        yield Partial("note", _what(data, training))
         if not options.mpp and bool((data.table.slide < 0).any()):
             yield Warn(f"tiles without a slide are taken to be at {data.mpp:g} µm/px; say --mpp if they are not")
         start = for_tiles(start, data.tile_px)
@@ -215,11 +214,13 @@ def _tiles(tiles: tuple[str, ...], start: Encoder, options: TrainingOptions) -> 
     )
 
 
-def _what(data: JoinedTiles, options: TrainingOptions) -> str:
+def _what(data: JoinedTiles, training: Training) -> str:
     """Say what is trained on: how many tiles, of how many slides, of which split."""
-    table = data.table
-    slides = f" of {len(table.slides)} slides" if table.slides else ""
-    chosen = "" if options.split == EVERY_SPLIT else f"; of tables with splits only {options.split!r}"
+    table, split = data.table, training.options.split
+    count = len(table.slides)
+    slides = f" of {count} slide{'s' if count > 1 else ''}" if count else ""
+    tables = any(Path(name).suffix.lower() in (".csv", ".zip") for name in training.tiles)
+    chosen = f"; of tables with splits only {split!r}" if tables and split != EVERY_SPLIT else ""
     return f"{len(table)} tiles{slides}, {data.tile_px} px at {data.mpp or USUAL_MPP:g} µm/px{chosen}"
 
 
