@@ -44,7 +44,10 @@ def local_cluster(count: int) -> Iterator[Any]:
         for index, environment in enumerate(gpu_of_each(count))
     }
     # A slide that kills its worker is tried on one more, then named and given up.
-    scheduler = {"cls": Scheduler, "options": {**common, "port": 0, "allowed_failures": 1}}
+    options = {**common, "port": 0, "allowed_failures": 1}
+    # Any free port: by itself dask takes 8787, and warns on the user's terminal when another run has that.
+    options["dashboard_address"] = f"{HOST}:0"
+    scheduler = {"cls": Scheduler, "options": options}
     cluster = SpecCluster(workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL)
     try:
         yield cluster

@@ -5,11 +5,13 @@ Each test starts processes of its own that talk on the loopback address only; `l
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -121,7 +123,11 @@ def test_failures_are_receipts(lab: Lab) -> None:
         lab.slide(name)
     (lab.folder / "s" / "odd.svs").write_text("x")
     (lab.folder / "s" / "text.svs").write_text("no slide")
-    code, out, said = end(lab.predict("local:2", "--json"))
+    with socket.socket() as somebody:
+        with contextlib.suppress(OSError):  # somebody has it already
+            somebody.bind(("127.0.0.1", 8787))  # where dask likes to be: another run, on this machine
+            somebody.listen()
+        code, out, said = end(lab.predict("local:2", "--json"))
     assert code == 1, said
     assert {row["slide"]: row["error"] for row in lab.rows("failures.csv")} == {
         "odd.svs": "RuntimeError",
@@ -152,21 +158,21 @@ def test_a_slide_that_kills_its_workers_is_given_up(lab: Lab) -> None:
     assert [row["slide_id"] for row in lab.rows("predictions.csv")] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_stop_for_all(lab: Lab, number: signal.Signals) -> None:
+def test_one_stop_for_all(lab: Lab) -> None:
     """Ctrl-C, which reaches every process of a terminal, would kill workers in the middle of a chunk."""
     for name in ("slow-a", "slow-b", "slow-c"):
         lab.slide(name)
-    process = lab.predict("local:2", "--json")
-    wait_for(lambda: len(lab.marks("slow-*-running")) >= 2, process)
-    os.killpg(process.pid, number)
-    code, out, said = end(process)
-    assert code == 130, said
-    assert len(lab.marks("slow-*-closed")) == 2, "jobs must be closed, so that their chunks are sealed"
-    assert json.loads(out)["interrupted"] is True
-    assert "the same command continues from there" in said
+    for round_, number in enumerate((signal.SIGINT, signal.SIGTERM), 1):
+        process = lab.predict("local:2", "--json")
+        wait_for(lambda wanted=2 * round_: len(lab.marks("slow-*-running")) >= wanted, process)
+        os.killpg(process.pid, number)
+        code, out, said = end(process)
+        assert code == 130, said
+        assert len(lab.marks("slow-*-closed")) == 2 * round_, "jobs must be closed, so that their chunks are sealed"
+        assert json.loads(out)["interrupted"] is True
+        assert "the same command continues from there" in said
     (lab.folder / "release").touch()
-    assert end(lab.predict("local:2"))[0] == 0
+    assert end(lab.predict("local:1"))[0] == 0
     assert len(lab.rows("predictions.csv")) == 3
 
 
