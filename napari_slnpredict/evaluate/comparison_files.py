@@ -114,20 +114,18 @@ def _main_set(comparison: Comparison) -> str:
 
 
 def answer_words(comparison: Comparison) -> str:
-    """Return one sentence: who leads by the first main figure, and how far that is from the baseline."""
+    """Return one sentence: the two highest by the first main figure, and how far the first is from the baseline."""
     name = _main_set(comparison)
     figure = next((one for one in comparison.figures(name) if FIGURES[one].main), "")
     scores = [s for s in comparison.scores if (s.set, s.figure) == (name, figure) and math.isfinite(s.value)]
     if not scores:
         return "Nothing could be compared."
-    best = max(scores, key=lambda score: score.value)
-    said = f"{best.arm} leads by {figure}: {value_words(best)}"
-    if best.arm == comparison.baseline:
-        return f"{said}. No other arm reaches it."
-    if not math.isfinite(best.gain):
-        return f"{said}."
-    sure = "" if best.gain_low > 0 else ", which may be chance"
-    return f"{said}, {gain_words(best)} from {comparison.baseline}{sure}."
+    best, *others = sorted(scores, key=lambda score: -score.value)
+    said = f"Highest {figure}: {best.arm} {value_words(best)}"
+    if math.isfinite(best.gain):
+        sure = "" if best.gain_low > 0 else ", which may be chance"
+        said += f", {gain_words(best)} from {comparison.baseline}{sure}"
+    return f"{said}; then {others[0].arm} {_number(others[0].value)}." if others else f"{said}."
 
 
 def value_words(score: Score) -> str:

@@ -193,6 +193,8 @@ class _Judgement:
         placed = placed_of(sample, pairs, options) if pairs is not None else None
         stained = (yield from stained_of(sample, options)) if options.stain_tiles else None
         notes = [judged.note, why_not, *getattr(judged.data, "notes", ())]
+        if sample.grouping in ("files", "tiles"):
+            notes.append("slides and patients are not known: tiles of one slide may stand on both sides")
         if labelled is None:
             notes.append("no figures by label: too few classes or groups with labels")
         if options.stain_tiles and stained is None:

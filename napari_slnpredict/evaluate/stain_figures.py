@@ -179,6 +179,8 @@ def _scores(
         name: measured(draws.mean(closeness[at, column]), base)
         for column, (name, base) in enumerate(zip(names, bases, strict=True))
     }
+    _, within, between = closeness[at].T
+    found["stain: shift over distance"] = measured(draws.ratio(1 - within, 1 - between))
     truth = label[at]
     if (truth >= 0).all() and len(np.unique(truth)) > 1 and np.isfinite(said[:, at]).all():
         own, *others = (draws.class_auc(truth, version[at]) for version in said)

@@ -73,14 +73,16 @@ def test_the_page_stands_alone_and_escapes_names(compared: Comparison) -> None:
         assert words.lower() in page.lower()
 
 
-def test_answer_says_who_leads_and_whether_that_may_be_chance(compared: Comparison) -> None:
-    """A lead without its doubt would be quoted."""
-    assert answer_words(compared).startswith("<b>mine</b> leads by probe AUC: 0.90 (0.8")
-    assert "chance" not in answer_words(compared)
+def test_answer_says_who_is_first_and_whether_that_may_be_chance(compared: Comparison) -> None:
+    """A lead without its doubt, or without the one just behind, would be quoted."""
+    answer = answer_words(compared)
+    assert answer.startswith("Highest probe AUC: <b>mine</b> 0.90 (0.8")
+    assert answer.endswith("from colour; then colour 0.70.")
+    assert "chance" not in answer
     close = [replace(s, gain_low=-0.01) if s.arm == "<b>mine</b>" else s for s in compared.scores]
     assert "which may be chance" in answer_words(replace(compared, scores=tuple(close)))
-    alone = tuple(s for s in compared.scores if s.arm != "<b>mine</b>")
-    assert answer_words(replace(compared, scores=alone)).endswith("No other arm reaches it.")
+    alone = tuple(s for s in compared.scores if s.arm == "colour")
+    assert answer_words(replace(compared, scores=alone)).startswith("Highest probe AUC: colour 0.70 (0.")
     assert answer_words(replace(compared, scores=())) == "Nothing could be compared."
 
 

@@ -321,6 +321,10 @@ def test_stain_robustness_tells_structure_from_tint() -> None:
     assert closer["structure"] is not None
     assert closer["tint"] is not None
     assert closer["structure"].value > 0.8 > 0.3 > closer["tint"].value
+    shift = {arm.name: found.score("dyed", "stain: shift over distance", arm.name) for arm in found.arms}
+    assert shift["structure"] is not None
+    assert shift["tint"] is not None
+    assert shift["structure"].value < 0.5 < 1 < shift["tint"].value
     elsewhere = found.score("dyed", "stain: probe AUC, other stains", "structure")
     lost = found.score("dyed", "stain: probe AUC lost", "structure")
     assert elsewhere is not None
