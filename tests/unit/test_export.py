@@ -87,6 +87,20 @@ def test_run_json_says_what_ran(found: Predicted, tmp_path: Path) -> None:
     assert run["model"]["digest"] == found.prediction.bundle.digest
 
 
+def test_the_licences_stand_wherever_the_model_is_named(found: Predicted, tmp_path: Path) -> None:
+    """A result of an encoder for research alone would be passed on by somebody who was never told."""
+    covered = replace(found.prediction.encoder, licence="CC-BY-NC-ND-4.0", notice="for research only")
+    record = write(replace(found, prediction=replace(found.prediction, encoder=covered)), tmp_path / "out")
+    assert (record["encoder"]["licence"], record["encoder"]["notice"]) == ("CC-BY-NC-ND-4.0", "for research only")
+    assert record["model"]["licence"] == found.prediction.bundle.licence == "BSD-3-Clause"
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (run["encoder"]["licence"], run["model"]["licence"]) == ("CC-BY-NC-ND-4.0", "BSD-3-Clause")
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "licence CC-BY-NC-ND-4.0" in report
+    assert "for research only" in report
+    assert "licence BSD-3-Clause" in report
+
+
 def test_nothing_names_the_machine(found: Predicted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path or a host name in a file that is sent to others (promise R10)."""
     monkeypatch.setattr("socket.gethostname", lambda: "planted-host-name")
