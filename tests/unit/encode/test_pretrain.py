@@ -118,8 +118,8 @@ def test_a_collapse_is_noticed_and_stops_the_training(case: Collapse, tmp_path: 
 def test_a_young_training_is_not_called_collapsed(name: str, tmp_path: Path) -> None:
     """Untrained networks give tiles much the same vector: nobody could train one."""
     row = METHODS[name]
-    trained = run(pretrain(Tiles(), start(), row.make(row.settings(steps=60, batch=16)), tmp_path, device="cpu"))
-    assert len(trained.curve) == 60
+    trained = run(pretrain(Tiles(), start(), row.make(row.settings(steps=45, batch=16)), tmp_path, device="cpu"))
+    assert len(trained.curve) == 45
 
 
 def test_health_tells_spread_vectors_from_a_point_and_a_line() -> None:
