@@ -160,7 +160,11 @@ def fake_world(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield Stage("models", "Looking for models")
         return [
             model_jobs.ModelChoice(
-                "demo-sln", "demo-sln (demonstration)", "---\nlicense: x\n---\n# Card", "Not for use."
+                "demo-sln",
+                "demo-sln (demonstration)",
+                "---\nlicense: x\n---\n# Card",
+                "Not for use.",
+                terms="Licence of the model: BSD-3-Clause.",
             )
         ]
 
