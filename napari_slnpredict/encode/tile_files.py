@@ -278,8 +278,12 @@ def _listed(table: Path, label: str) -> list[Picture]:
     for column in ("file", label) if label != "label" else ("file",):
         if lines and column not in lines[0]:
             raise DataError(f"line 1: no column {column!r}", file=table, do=f"name the column meant {column!r}")
-    keys = (label, "group", "slide", "sha256", "site", "split")
-    return [Picture(line["file"], *((line.get(key) or "").strip() for key in keys)) for line in lines if line["file"]]
+    return [_listed_picture(line, label) for line in lines if line["file"]]
+
+
+def _listed_picture(line: dict[str, str], label: str) -> Picture:
+    cell = {key: (line.get(key) or "").strip() for key in (label, "group", "slide", "sha256", "site", "split")}
+    return Picture(line["file"], cell[label], cell["group"], cell["slide"], cell["sha256"], cell["site"], cell["split"])
 
 
 def of_split(pictures: Sequence[Picture], split: str | None, where: Path) -> list[Picture]:
