@@ -103,9 +103,10 @@ def stain_job(opened: Opened, target: Target, method: str, known: Known) -> Job[
 
     slide = opened.slide
     yield Stage("stain", "Looking at the stain")
-    own = yield from _stain_of(slide, method, known)
-    wanted = yield from _target_stain(target, method, known)
+    own, dyes = yield from _stain_of(slide, method, known)
+    wanted, wanted_dyes = yield from _target_stain(target, method, known)
     yield Stage("paint", "Painting")
+    painter(dyes, wanted_dyes, slide.path)  # refuses what must not be mixed, whatever the method looks at
     look = StainLook(painter(own, wanted, slide.path))
     return Stained(target, method, look, opened.pyramid.twin(look), own.tiles)
 
@@ -115,7 +116,7 @@ def discard_stained(stained: Stained) -> None:
     stained.pyramid.close()
 
 
-def _target_stain(target: Target, method: str, known: Known) -> Job[Stain]:
+def _target_stain(target: Target, method: str, known: Known) -> Job[tuple[Stain, StainMatrix]]:
     from napari_slnpredict.slide.slide import open_slide
     from napari_slnpredict.slide.stain import REFERENCE
 
@@ -124,26 +125,25 @@ def _target_stain(target: Target, method: str, known: Known) -> Job[Stain]:
             raise DataError(
                 "the reference is a pair of dyes, and Reinhard's method compares colours", do="choose a slide's stain"
             )
-        return REFERENCE
+        return REFERENCE, REFERENCE
     yield Stage("open", f"Opening {target.path.name}")
     with open_slide(target.path) as slide:
         return (yield from _stain_of(slide, method, known))
 
 
-def _stain_of(slide: Any, method: str, known: Known) -> Job[Stain]:
-    """Return a slide's stain; with Reinhard's method its colours, of a slide that has two stains at all."""
+def _stain_of(slide: Any, method: str, known: Known) -> Job[tuple[Stain, StainMatrix]]:
+    """Return a slide's stain (with Reinhard's method its colours), and its two dyes in any case."""
     from napari_slnpredict.pipeline import check_slide
     from napari_slnpredict.slide.stain import slide_colours, slide_stain
     from napari_slnpredict.slide.tissue import find_tissue
 
-    place = slide.content_id, method
+    place, dyes = (slide.content_id, method), (slide.content_id, "macenko" if method == "reinhard" else method)
     if place not in known:
         check_slide(slide)
         yield Stage("tissue", f"Finding the tissue of {slide.slide_id}")
         tissue = find_tissue(slide)
-        if method == "reinhard":
-            known[slide.content_id, "macenko"] = yield from slide_stain(slide, tissue)
+        if dyes not in known:
+            known[dyes] = yield from slide_stain(slide, tissue, method=dyes[1])
+        if place not in known:
             known[place] = yield from slide_colours(slide, tissue)
-        else:
-            known[place] = yield from slide_stain(slide, tissue, method=method)
-    return known[place]
+    return known[place], known[dyes]

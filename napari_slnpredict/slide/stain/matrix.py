@@ -62,6 +62,8 @@ class StainMatrix:
         "macenko", "vahadane", or "given".
     tiles, failed : int
         Tiles it is the median of, and tiles that were looked at in vain.
+    brown : float
+        Share of the tissue that takes more blue than green light, 0 to 1.
     """
 
     stains: tuple[Colour, Colour]
@@ -70,6 +72,7 @@ class StainMatrix:
     method: str = "given"
     tiles: int = 0
     failed: int = 0
+    brown: float = 0.0
 
     def __post_init__(self) -> None:
         norms = np.linalg.norm(self.array, axis=1)

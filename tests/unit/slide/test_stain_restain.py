@@ -295,6 +295,16 @@ def test_brown_and_eosin_do_not_go_together() -> None:
         with pytest.raises(SlideError, match="brown"):
             painter(source, target)
     assert painter(brown, brown) == Restainer(brown, brown)
+    rare = stained_slide()
+    y, x = np.mgrid[: rare.dimensions[1], : rare.dimensions[0]]
+    cells = (y // 12 % 6 == 0) & (x // 12 % 6 == 0) & (x > 320)
+    rare.levels[0][0][cells] = (150, 100, 60)
+    events: list[Event] = []
+    found = run(slide_stain(rare, all_tissue(rare)), events.append)
+    assert 0.01 < found.brown < 0.1
+    assert not found.is_brown, "few brown cells, or melanin, are no second stain: told, not refused"
+    assert any(isinstance(event, Warn) and "brown" in event.message for event in events)
+    assert run(slide_stain(stained_slide(), all_tissue(rare))).brown < 0.005
     assert painter(A, B) == Restainer(A, B)
 
 
@@ -365,6 +375,7 @@ def test_real_slides(shared: Path, name: str) -> None:
         found = run(slide_stain(slide, tissue))
         fewer = run(slide_stain(slide, tissue, tiles=40))
         assert found.failed <= 0.1 * found.tiles
+        assert (found.is_brown, found.brown > 0.005) == ((True, True) if name == "sto04ihc" else (False, False))
         assert 9 < found.angle < 45
         assert max(found.angle_to(fewer)) < 3
         np.testing.assert_allclose(found.strength, fewer.strength, rtol=0.15)
