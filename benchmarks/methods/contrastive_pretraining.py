@@ -46,6 +46,9 @@ HEADS = {
     "gated": {"hidden": 128, "attention": 64, "dropout": 0.25},
     "self-attention": {"width": 128, "layers": 2, "heads": 4, "dropout": 0.25, "positions": "sinusoid"},
 }
+#: Chosen of four by the AUC on `val` of heads on the start's features: what choice there was favours the baseline. With
+#: attention pressed towards equal, as for the shipped head, nothing is learned where 3 % of the tiles tell.
+RECIPE = Recipe(epochs=60, patience=20, learning_rate=3e-4, tiles=0, spread=0.03, smoothing=0.05)
 PAPER = (
     "contrastive pre-training on H&E gives better slide predictions than ImageNet features (MIDL 2022); attention goes "
     "to tumour and away from artefacts (CaPTion 2022)"
@@ -91,7 +94,8 @@ def options_of(given: list[str] | None) -> argparse.Namespace:
     made.add_argument("--cohort", help="CSV of real slides instead of phantoms")
     made.add_argument("--head", choices=sorted(HEADS), default="gated")
     made.add_argument("--heads", type=int, default=2, help="heads trained on each encoder, differing by seed")
-    made.add_argument("--slides", type=int, nargs=3, default=(30, 16, 60), metavar=("TRAIN", "VAL", "TEST"))
+    made.add_argument("--slides", type=int, nargs=3, default=(80, 24, 60), metavar=("TRAIN", "VAL", "TEST"))
+    made.add_argument("--pretrain-slides", type=int, default=30, help="of the training slides the encoder sees so many")
     made.add_argument("--size", type=float, default=1.6, help="width of a phantom slide, mm")
     made.add_argument("--most", type=int, default=160, help="tiles of a slide")
     options = prepared(made, given)
@@ -105,13 +109,14 @@ def main(given: list[str] | None = None) -> Report:
     options = options_of(given)
     start = start_of(options)
     sets = read_sets(options)
+    seen = first_slides(sets["train"], options.pretrain_slides)
     bench = Bench(options.out, options.device, options.precision)
     said: dict[str, list[Said]] = {}
     arms = arms_of(options, start)
     for seed in range(options.seeds):
         for arm in arms:
             # What was not trained has one set of features; its heads still differ by seed.
-            vectors = bench.vectors(arm, seed if arm.method else 0, sets["train"], sets)
+            vectors = bench.vectors(arm, seed if arm.method else 0, seen, sets)
             heads = [judged(vectors, sets, options, seed * options.heads + number) for number in range(options.heads)]
             said.setdefault(arm.name, []).append(together(heads))
         report = reported(said, sets, options, start)
@@ -147,6 +152,12 @@ def camelyon_rows(folder: str) -> list[Row]:
     return [dataclasses.replace(row, split="val") if row.slide in held else row for row in rows]
 
 
+def first_slides(tiles: Tiles, count: int) -> Tiles:
+    """Return the tiles of the first slides, as if there were no others."""
+    some = tiles.take(np.flatnonzero(tiles.table.slide < count))
+    return dataclasses.replace(some, table=dataclasses.replace(some.table, slides=some.table.slides[:count]))
+
+
 def slide_rows(tiles: Tiles) -> list[NDArray[np.int64]]:
     """Return the rows of each slide."""
     return [np.flatnonzero(tiles.table.slide == number) for number in range(len(tiles.table.slides))]
@@ -165,7 +176,7 @@ def judged(
     vectors: dict[str, NDArray[np.float32]], sets: dict[str, Tiles], options: Any, seed: int
 ) -> NDArray[np.float64]:
     """Train one head and ask it about the test slides: probability, tumour, artefact, (slides, 3)."""
-    recipe = Recipe(epochs=3 if options.smoke else 40, patience=10, learning_rate=1e-3, tiles=96, seed=seed)
+    recipe = dataclasses.replace(RECIPE, seed=seed, epochs=3 if options.smoke else RECIPE.epochs)
     classes = sets["train"].table.classes
     learnt = run(
         fit(bags(vectors["train"], sets["train"]), bags(vectors["val"], sets["val"]), classes, options.head,
@@ -211,7 +222,7 @@ def reported(said: dict[str, list[Said]], sets: dict[str, Tiles], options: Any, 
         attention(report, said, patients, baseline)
     if baseline == BLIND:
         report.notes.append("No ImageNet weights were given (--start or --data): the claim itself was not tested.")
-    report.notes.append("Pre-training saw tiles of the training slides alone: not transductive.")
+    report.notes.append(f"Pre-training saw tiles of {options.pretrain_slides} training slides alone: not transductive.")
     return report
 
 
