@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_slnpredict.encode.descriptor import Projection, describe
 from napari_slnpredict.encode.encoder import load_encoder
 from napari_slnpredict.errors import BundleMismatch, DataError, MissingWeights
+from napari_slnpredict.evaluate import arms
 from napari_slnpredict.evaluate.arms import Arm, colour_histogram, colour_statistics, encoder_arm, load_arm
 from napari_slnpredict.evaluate.embedding import input_side, resized
 
@@ -105,3 +107,16 @@ def test_a_tile_does_not_depend_on_its_neighbours() -> None:
     """A chunk from the cache would differ from one computed."""
     arm = encoder_arm(load_encoder("random:test_resnet"))
     assert np.array_equal(arm.embed(TILES, None)[3:], arm.embed(TILES[3:], None))
+
+
+def test_an_encoders_own_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the viewer searches by is the descriptor: judged by the features, another thing would be judged."""
+    whole = load_arm("hne-small")
+    rng = np.random.default_rng(0)
+    own = Projection(rng.normal(size=(8, whole.dim)).astype(np.float32), np.ones(8, np.float32))
+    monkeypatch.setattr(arms, "load_projection", lambda bundle: own)
+    arm = load_arm("hne-small@descriptor")
+    assert (arm.name, arm.dim) == ("hne-small@descriptor", 8)
+    assert arm.digest != whole.digest
+    assert arm.training == whole.training
+    assert arm.embed(TILES, None) == pytest.approx(describe(whole.embed(TILES, None), own))
