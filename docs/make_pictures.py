@@ -42,7 +42,7 @@ STATES = (
 #: Pictured at the smaller size and in light only: the repository keeps every version of every picture.
 SMALL_ONLY = ("measure", "beside", "stain-before", "stain", "classes", "train", "similar", "similarity", "components")
 #: Where to click on the shipped slide for similar tiles: share of its width and height.
-ASKED = (0.5, 0.5)
+ASKED = (0.495, 0.457)
 
 
 class Studio:
@@ -357,17 +357,17 @@ def made_index(slide: Path, work: Path) -> Path:
     from napari_slnpredict.cli.app import main as slnpredict
 
     folder = work / "phantoms"
-    if not (folder / "index").exists():
+    if not (folder / "phantoms-index").exists():
         for arguments in (
             ["phantom", "--task", "sln", "--count", "2", "--seed", "7", "--out", str(folder)],
-            ["index", str(slide), str(folder / "cohort.csv"), "--out", str(folder / "index")],
+            ["index", str(slide), str(folder / "cohort.csv"), "--out", str(folder / "phantoms-index")],
         ):
             try:
                 slnpredict(arguments)
             except SystemExit as left:
                 if left.code:
                     raise
-    return folder / "index"
+    return folder / "phantoms-index"
 
 
 def plain_tiff(slide: Path, work: Path) -> Path:
