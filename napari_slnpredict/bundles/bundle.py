@@ -180,7 +180,9 @@ def _checked_files(folder: Path, files: Any) -> dict[str, str]:
             outside = outside or not (root / pure).resolve().is_relative_to(root)
             here = not outside and (folder / name).is_file()
         except (OSError, ValueError, RuntimeError) as error:  # a NUL, a name too long, links in a circle
-            raise UnsafeFile(f"{one_line(name, 60)!r} is no name of a file", file=folder, do="check its source") from error
+            raise UnsafeFile(
+                f"{one_line(name, 60)!r} is no name of a file", file=folder, do="check its source"
+            ) from error
         if outside:
             raise UnsafeFile(f"{name} points outside the model's folder", file=folder, do="check its source")
         if not here:

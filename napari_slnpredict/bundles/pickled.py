@@ -21,6 +21,8 @@ from napari_slnpredict.events import Job, Stage
 from napari_slnpredict.files import write_file
 from napari_slnpredict.torch_door import import_torch
 
+from .bounds import bound_process
+
 #: The first torch whose restricted loader has no known hole.
 _SAFE_TORCH = (2, 6)
 _SLACK, _CPU_SECONDS = 24 << 30, 900
@@ -125,30 +127,11 @@ def _check_archive(source: Path) -> None:
         raise UnsafeFile("holds packed records, which torch never writes", do="check its source")
 
 
-def _limit(stored: int) -> None:
-    """Bound what this process may take; where the system knows no limits, it has none."""
-    try:
-        import resource
-    except ImportError:
-        return
-    wanted = (
-        ("RLIMIT_AS", 3 * stored + _SLACK),
-        ("RLIMIT_CPU", _CPU_SECONDS),
-        ("RLIMIT_FSIZE", 2 * stored + (1 << 20)),
-        ("RLIMIT_CORE", 0),
-    )
-    for name, most in wanted:
-        kind = getattr(resource, name, None)
-        if kind is not None:
-            hard = resource.getrlimit(kind)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(kind, (most, hard))
-
-
 def main() -> int:
     """Convert the file named first on the command line to the one named second."""
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
-    _limit(source.stat().st_size)
+    stored = source.stat().st_size
+    bound_process(3 * stored + _SLACK, _CPU_SECONDS, 2 * stored + (1 << 20))
     try:
         tensors = read_checkpoint(source)
         from safetensors.torch import save_file

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from napari_slnpredict.bundles.bounds import bound_process
 from napari_slnpredict.errors import one_line
 from napari_slnpredict.events import Job, Stage
 
@@ -116,24 +117,9 @@ def _understand(path: Path, answer: bytes) -> RawScores:
         raise ScoresError(what, file=path, do="copy it again; do not use it if that does not help") from error
 
 
-def _limit() -> None:
-    """Bound what this process may take; where the system knows no limits, it has none."""
-    try:
-        import resource
-    except ImportError:
-        return
-    wanted = (("RLIMIT_AS", MEMORY_BYTES), ("RLIMIT_CPU", CPU_SECONDS), ("RLIMIT_FSIZE", 0), ("RLIMIT_CORE", 0))
-    for name, most in wanted:
-        kind = getattr(resource, name, None)
-        if kind is not None:
-            hard = resource.getrlimit(kind)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(kind, (most, hard))
-
-
 def main() -> int:
     """Read the file named on the command line and write what was found to stdout."""
-    _limit()
+    bound_process(MEMORY_BYTES, CPU_SECONDS, 0)
     out = sys.stdout.buffer
     try:
         out.write(pack(read_raw(Path(sys.argv[1]))))
