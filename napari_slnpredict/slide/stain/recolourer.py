@@ -58,7 +58,8 @@ class Recolourer:
         weight = np.clip((density - GLASS) * np.float32(1 / (TISSUE - GLASS)), 0, 1)
         old = planes.astype(np.float32)
         painted = old + weight * (new - old) + np.float32(0.5)
-        return painted.astype(np.uint8)
+        rounded: NDArray[np.uint8] = painted.astype(np.uint8)
+        return rounded
 
     @cached_property
     def _steps(
