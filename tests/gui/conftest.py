@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +18,10 @@ import pytest
 
 os.environ.setdefault("LIBGL_ALWAYS_SOFTWARE", "1")
 os.environ.setdefault("NAPARI_STRICT_QT", "raise")
+# Before napari is imported: it keeps its settings' place from then on, and the user's own are not ours to change.
+_SETTINGS = tempfile.mkdtemp(prefix="napari-settings-")
+atexit.register(shutil.rmtree, _SETTINGS, ignore_errors=True)
+os.environ["NAPARI_CONFIG"] = str(Path(_SETTINGS) / "napari.yaml")
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # fakes.py
