@@ -11,7 +11,9 @@ import pytest
 pytest.importorskip("resource")
 
 
-@pytest.mark.parametrize("deed", ["bytearray(1 << 30)", "file = open('x', 'wb', 0); file.write(bytes(4096)); file.write(b'b')"])
+@pytest.mark.parametrize(
+    "deed", ["bytearray(1 << 30)", "file = open('x', 'wb', 0); file.write(bytes(4096)); file.write(b'b')"]
+)
 def test_a_bounded_process_takes_no_more(deed: str, tmp_path: Path) -> None:
     """A crafted file would take the machine's memory or disk with it."""
     code = (

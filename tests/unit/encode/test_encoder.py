@@ -139,7 +139,9 @@ def test_without_weights_the_message_says_where_they_go(settings: Settings) -> N
     message = str(caught.value)
     assert str(settings.models_dir / "resnet18.a1_in1k.safetensors") in message
     assert "huggingface.co/timm/resnet18.a1_in1k" in message
-    with pytest.raises(MissingWeights, match=r"uni\.safetensors.*pytorch_model\.bin from huggingface\.co/MahmoodLab/UNI"):
+    with pytest.raises(
+        MissingWeights, match=r"uni\.safetensors.*pytorch_model\.bin from huggingface\.co/MahmoodLab/UNI"
+    ):
         load_encoder("uni", settings)
     with pytest.raises(MissingWeights, match=r"no encoder 'hne-smal'.*timm:NAME"):
         load_encoder("hne-smal", settings)
@@ -275,7 +277,7 @@ def test_tiles_of_no_size_are_refused(side: Any, tmp_path: Path, weights: dict[s
     with pytest.raises(UnsafeFile, match="not described"):
         encoder_from_bundle(dataclasses.replace(bundle, grid={**bundle.grid, "tile_px": side}))
     endless = {"type": "timm", "parameters": {**bundle.model["parameters"], "mpp": [1.0, float("inf")]}}
-    with pytest.raises(UnsafeFile, match="scale of 1.0 to inf"):
+    with pytest.raises(UnsafeFile, match=r"scale of 1\.0 to inf"):
         encoder_from_bundle(dataclasses.replace(bundle, model=endless))
 
 
