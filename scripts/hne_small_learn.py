@@ -162,9 +162,8 @@ class Heads:
         torch = import_torch()
         self.contrast = projection_head(DESCRIPTOR, 64)
         # Both kinds of phantoms share one head: their classes are the same kinds of tissue.
-        names = [head_of(one.tiles) for one in sets if one.tiles.classes]
-        widths = {head_of(one.tiles): len(one.tiles.classes) for one in sets if one.tiles.classes}
-        self.names = list(dict.fromkeys(names))
+        widths = {head_of(one.tiles): len(one.tiles.classes) for one in sets if head_of(one.tiles)}
+        self.names = list(widths)
         self.near = torch.nn.ModuleList(torch.nn.Linear(DESCRIPTOR, widths[name], bias=False) for name in self.names)
         self.linear = torch.nn.ModuleList(torch.nn.Linear(FEATURES, widths[name]) for name in self.names)
 

@@ -55,7 +55,7 @@ class TileSet:
         Content ids of the slides they come from; empty for tile sets.
     patients : tuple of str
     files : tuple of str
-        SHA-256 of the pictures they come from; empty for slides.
+        Hashes of the names of the pictures they come from, as every training writes them; empty for slides.
     """
 
     name: str
@@ -101,7 +101,7 @@ def read_half(folder: Path, name: str, half: str, split: Path = SPLIT) -> TileSe
                 pixels.append(tile)
                 labels.append(classes.index(row["label"]))
                 groups.append(row["slide"] or row["file"])
-    files = tuple(sorted(wanted.values()))
+    files = tuple(sorted(hashlib.sha256(file.encode()).hexdigest()[:16] for file in wanted))
     return TileSet(name, np.stack(pixels), np.asarray(labels), np.asarray(groups), classes, files=files)
 
 

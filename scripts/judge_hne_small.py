@@ -1,6 +1,6 @@
 """Judge `hne-small` on tiles that no training has seen, beside what it must beat, and write its card.
 
-    python scripts/judge_hne_small.py --weights mobilenetv2_100_in1k_coral_ptq.safetensors --data DATA --phantoms COHORT
+    python scripts/judge_hne_small.py --weights mobilenetv2_100_in1k_coral_ptq.safetensors --data DATA
 
 The half of each labelled set that `tile_split.csv` calls "test", and the cohort's H&E slides of ``split=test`` (labels
 of slides; another slide's tiles are the gallery). This script is run once, after the recipe was chosen. `--data` holds
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from hne_small_card import card_text
-from hne_small_phantoms import judge_phantoms
 from hne_small_report import (
     Answers,
     Questions,
@@ -29,7 +28,7 @@ from hne_small_report import (
     histograms_of,
     interval,
 )
-from hne_small_tiles import TILE_SETS, TileSet, read_half, read_phantoms, slide_set
+from hne_small_tiles import TILE_SETS, TileSet, read_half, slide_set
 from make_tile_split import HELD_OUT
 from numpy.typing import NDArray
 
@@ -50,7 +49,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True, help="the start: safetensors with its JSON card")
     parser.add_argument("--data", type=Path, required=True, help="folder with tiles/, cohort/, weights/")
-    parser.add_argument("--phantoms", type=Path, required=True, help="folder of a phantom cohort, task sln")
     parser.add_argument("--bundle", type=Path, default=SHIPPED / "hne-small")
     parser.add_argument("--previous", type=Path, help="another bundle, as a further line")
     parser.add_argument("--threads", type=int, default=2)
@@ -79,9 +77,6 @@ def main() -> None:
     figures = compare(found, questions)
     figures["chance"] = {one.name: round(chance_at(one.labels, one.groups), 3) for one in sets}
     figures["tiles"] = {one.name: [len(one.labels), len(set(one.groups))] for one in sets}
-    own = load_encoder(f"local:{args.bundle}")
-    known, asked = read_phantoms(args.phantoms, "train", 4, 0), read_phantoms(args.phantoms, "test", 4, 1)
-    figures["phantoms"] = judge_phantoms(lambda tiles: features_of(own, tiles), known, asked)
     if args.out:
         write_json(args.out, figures)
     bundle = rewritten(load_bundle(args.bundle), figures)

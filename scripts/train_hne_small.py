@@ -6,7 +6,7 @@ Its normalisation layers are folded, so the network stays in evaluation mode thr
 
     python scripts/train_hne_small.py --weights mobilenetv2_100_in1k_coral_ptq.safetensors --data DATA --phantoms COHORT
     python scripts/make_check_tiles.py --data DATA
-    python scripts/judge_hne_small.py --weights ... --data DATA --phantoms COHORT
+    python scripts/judge_hne_small.py --weights ... --data DATA
 
 `--weights` needs its JSON card beside it; `--data` holds ``tiles/``, ``cohort/`` and ``LICENSES/``; `--phantoms` is a
 cohort of task ``sln`` with splits train and test. The shipped one was trained on
@@ -132,7 +132,7 @@ def training_facts(recipe: Recipe, curve: list[dict[str, float]], sets: list[Til
     return {
         "slides": sorted({slide for one in sets for slide in one.slides}),
         "patients": sorted({patient for one in sets for patient in one.patients}),
-        "files": sorted(file[:16] for one in sets for file in one.files),
+        "files": sorted(file for one in sets for file in one.files),
         "tiles": {one.name: len(one.pixels) for one in sets},
         "start": start,
         "recipe": asdict(recipe),
