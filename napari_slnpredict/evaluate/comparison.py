@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -246,10 +246,13 @@ def mean_of_sets(measured: Sequence[SetMeasured], arms: Sequence[str]) -> SetMea
                 float(np.mean([one[arm].base_rate for one in holders])),
                 sum(one[arm].count for one in holders),
                 sum(one[arm].groups for one in holders),
-                "; ".join(dict.fromkeys([f"mean of {len(holders)} sets", *(one[arm].note for one in holders)])).strip(
-                    "; "
-                ),
+                "; ".join([f"mean of {len(holders)} sets", *_notes(one[arm].note for one in holders)]),
             )
             for arm in arms
         }
     return pooled
+
+
+def _notes(texts: Iterable[str]) -> list[str]:
+    """Return what several notes say, each thing once."""
+    return list(dict.fromkeys(part for text in texts for part in text.split("; ") if part))

@@ -60,7 +60,8 @@ def _main_figures(comparison: Comparison, set_name: str) -> list[str]:
 def _draw_panel(axes: Any, comparison: Comparison, set_name: str, figure: str, arms: list[str], *, named: bool) -> None:
     found = {arm: comparison.score(set_name, figure, arm) for arm in arms}
     scores = [score for score in found.values() if score is not None]
-    axes.set_title(figure, fontsize=10, loc="left", color=BASE, pad=5)
+    less = " (less is better)" if FIGURES[figure].higher is False else ""
+    axes.set_title(f"{figure}{less}", fontsize=10, loc="left", color=BASE, pad=5)
     base = found.get(comparison.baseline)
     if base is not None and math.isfinite(base.value):
         axes.axvline(base.value, color=BASE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)

@@ -107,7 +107,7 @@ def stained_of(sample: Sample, options: JudgeOptions) -> Job[Stained | None]:
     left_out = len(places) - len(found)
     note = "; ".join(
         text
-        for text in (few_groups(group, label), f"{left_out} tiles without two stains out" if left_out else "")
+        for text in (few_groups(group, label), f"left out for lack of two stains: {left_out}" if left_out else "")
         if text
     )
     return Stained(found, np.concatenate(versions, axis=1), asked, draws, left_out, note)

@@ -131,6 +131,9 @@ def test_sets_are_averaged() -> None:
     assert mean.value == pytest.approx(np.mean([part.value for part in parts if part]))
     assert mean.high - mean.low < max(part.high - part.low for part in parts if part)
     assert mean.groups == 24
+    precision = found.score(ALL_SETS, "precision@5", "bad")
+    assert precision is not None
+    assert precision.note == "mean of 2 sets; own slide out"
     assert found.set_names == ("one", "two", ALL_SETS)
 
 
