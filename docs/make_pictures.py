@@ -250,10 +250,10 @@ class Studio:
         shown = self.viewer.window.add_dock_widget(dock, name="Train encoder", area="right", tabify=True)
         shown.raise_()
         dock.tiles.choose(str(self.slide))
-        for name, value in (("steps", 60), ("batch", 8), ("probe_every", 10)):
+        for name, value in (("steps", 30), ("batch", 8), ("probe_every", 5)):
             dock.method.form.set_value(name, value)
         dock.run.button.click()
-        self.wait(lambda: len(dock.trainings.curve) > 0 and dock.trainings.curve[-1].number > 45)
+        self.wait(lambda: len(dock.trainings.curve) > 0 and dock.trainings.curve[-1].number > 22)
         self.take("train", pause=0)
         dock.run.button.click()
         self.wait(lambda: not dock.trainings.running)
