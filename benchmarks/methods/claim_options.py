@@ -78,15 +78,15 @@ def grid_of(options: argparse.Namespace) -> GridSpec:
     return GridSpec(options.tile, options.mpp, 0, 0.5)
 
 
-def conditions(options: argparse.Namespace, start: Encoder) -> dict[str, object]:
-    """Return what every report says of its run."""
+def conditions(options: argparse.Namespace, start: Encoder, seeds: int) -> dict[str, object]:
+    """Return what every report says of its run; `seeds` are done."""
     return {
         "start": start.name,
         "tiles": f"{options.tile} px at {options.mpp:g} um/px",
         "steps": options.steps,
         "batch": options.batch,
         "rate": options.rate,
-        "seeds": options.seeds,
+        "seeds": seeds if seeds == options.seeds else f"{seeds} of {options.seeds}",
         "minutes of this call": round((time.perf_counter() - options.began) / 60, 1),
         "threads": options.threads or import_torch().get_num_threads(),
         "load": " ".join(f"{value:.1f}" for value in os.getloadavg()),

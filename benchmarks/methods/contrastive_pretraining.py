@@ -207,7 +207,7 @@ def reported(said: dict[str, list[Said]], sets: dict[str, Tiles], options: Any, 
     test = sets["test"]
     first = [rows[0] for rows in slide_rows(test)]
     labels, patients = test.table.label[first], test.table.group[first]
-    what = conditions(options, start) | {
+    what = conditions(options, start, len(said[OURS])) | {
         "data": options.cohort or options.camelyon16 or f"phantoms sln, {options.size:g} mm, laboratories A, B, C",
         "slides": " / ".join(f"{len(one.table.slides)} {name}" for name, one in sets.items()),
         "head": f"{options.head}, {options.heads} an encoder",

@@ -199,7 +199,11 @@ def by_group(values: NDArray[Any], groups: NDArray[np.int64]) -> NDArray[np.floa
 def reported(tasks: list[Task], found: dict[str, Vectors], options: Any, start: Encoder) -> Report:
     """Return figures and verdicts of what there is so far."""
     words = {f"data {task.name}": task.words for task in tasks}
-    what = conditions(options, start) | words | {"near, far": f"{options.near_um:g}, {options.far_um:g} um"}
+    what = (
+        conditions(options, start, len(found[tasks[0].name][OURS]))
+        | words
+        | {"near, far": f"{options.near_um:g}, {options.far_um:g} um"}
+    )
     report = Report("Similarity learned from place retrieves tumour better than ImageNet", PAPER, what, PUBLIC)
     for task in tasks:
         retrieval(report, task, found[task.name])

@@ -214,7 +214,7 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def reported(said: Said, sets: dict[str, Tiles], options: Any, start: Encoder) -> Report:
     """Return figures and verdicts of what there is so far."""
     phantoms = f"phantoms {options.task}, {options.size:g} mm, laboratories A, B, C; D unseen"
-    what = conditions(options, start) | {
+    what = conditions(options, start, len(said.values["unseen"][OURS])) | {
         "data": f"WILDS {options.wilds}" if options.wilds else phantoms,
         "tests": ", ".join(f"{len(sets[name])} tiles {name}" for name in ("within", "unseen", "real") if name in sets),
     }
