@@ -98,8 +98,8 @@ def plan_folds(
         part = grouped_folds(strata, whole, folds, seed=int(np.random.default_rng([seed, repeat]).integers(2**31)))
         for number in range(folds):
             test, validation = part == number, part == (number + 1) % folds
-            sides = (np.flatnonzero(side).astype(np.int64) for side in (~test & ~validation, validation, test))
-            found.append(Fold(*sides, number, repeat))
+            training, validating, testing = (_rows(side) for side in (~test & ~validation, validation, test))
+            found.append(Fold(training, validating, testing, number, repeat))
     for fold in found:
         _refuse_missing_class(rows, fold)
     return tuple(found)
@@ -121,7 +121,8 @@ def given_fold(cohort: Cohort) -> Fold:
         elif word:
             do = f"write one of {', '.join(SIDES)}, or leave the cell empty"
             raise DataError(f"line {row.line}: split is {one_line(row.split, 40)!r}", file=cohort.file, do=do)
-    fold = Fold(*(np.array(side, np.int64) for side in sides))
+    training, validation, test = (np.array(side, np.int64) for side in sides)
+    fold = Fold(training, validation, test)
     if not len(fold.training):
         do = "write train, val and test into the column `split`, or ask for folds"
         raise DataError("no row has the split 'train'", file=cohort.file, do=do)
@@ -183,6 +184,10 @@ def check_contents(cohort: Cohort, contents: Sequence[str]) -> list[str]:
                 )
         warnings.append(f"The same slide stands under several names and counts as often: {names}")
     return warnings
+
+
+def _rows(side: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.flatnonzero(side).astype(np.int64)
 
 
 def _refuse_missing_class(rows: Sequence[Row], fold: Fold) -> None:
