@@ -118,7 +118,8 @@ def _closing_words(outcome: Outcome, index: object) -> str:
     from napari_slnpredict.retrieval import Index
 
     assert isinstance(index, Index)
-    said = f"{index.folder}: {len(index):,} tiles of {len(index.pages):,} slides"
+    slides = len(index.pages)
+    said = f"{index.folder}: {len(index):,} tiles of {slides:,} slide{'s' * (slides != 1)}"
     if outcome.failures:
         said += f"\n{len(outcome.failures)} failed; see {index.folder / 'failures.csv'}"
     return said

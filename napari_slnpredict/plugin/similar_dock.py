@@ -30,7 +30,7 @@ from .similar import Similar, similar_for
 from .similar_gallery import ExampleRow, Gallery
 from .similar_question import LIKE, NEW, UNLIKE
 from .similar_roles import COMPONENTS, SIMILARITY
-from .start_section import SLIDE_FILTER
+from .start_section import OTHER_FOLDER, SLIDE_FILTER
 from .view_section import small_button
 from .widgets import ColourBar, Row, ThinBar, Words
 
@@ -81,7 +81,7 @@ class SourceRows(QWidget):
         super().__init__()
         self._source = source = similar.source
         self.encoder = _choice("What describes the tiles; two encoders' distances cannot be compared")
-        self.encoder.activated.connect(lambda row: source.choose_encoder(self.encoder.itemText(row)))
+        self.encoder.activated.connect(self._encoder_chosen)
         self.place = _choice("The slide on the screen, or an index made by slnpredict index")
         self.place.activated.connect(self._placed)
         self.left_out = _choice("Neighbours on one slide are alike, and so are slides of one patient")
@@ -106,7 +106,7 @@ class SourceRows(QWidget):
         """Show the present choices."""
         source = self._source
         names = source.encoders if source.encoder in source.encoders else [*source.encoders, source.encoder]
-        _fill(self.encoder, names, source.encoder)
+        _fill(self.encoder, [*names, OTHER_FOLDER], source.encoder)
         index = source.index
         places = [THIS_SLIDE, *([f"index {index.folder.name}"] if index is not None else []), OPEN_INDEX]
         _fill(self.place, places, places[1] if source.in_index else THIS_SLIDE)
@@ -115,6 +115,14 @@ class SourceRows(QWidget):
         for part in (self.left_out_name, self.left_out):
             part.setVisible(source.in_index)
         self.left_out.setCurrentIndex(self.left_out.findData(source.left_out))
+
+    def _encoder_chosen(self, row: int) -> None:
+        chosen = self.encoder.itemText(row)
+        if chosen == OTHER_FOLDER:
+            self.refresh()
+            folder = QFileDialog.getExistingDirectory(self, "Choose an encoder's folder")
+            chosen = f"local:{folder}" if folder else self._source.encoder
+        self._source.choose_encoder(chosen)
 
     def _placed(self, row: int) -> None:
         chosen = self.place.itemText(row)

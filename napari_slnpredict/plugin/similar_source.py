@@ -92,8 +92,10 @@ class Source(QObject):
         self.reading = None
         if outcome.state == "done":
             self.index, self.in_index = outcome.result, True
-            if self.is_free() and self.index.first.encoder in self.encoders:
-                self.encoder = self.index.first.encoder
+            named = self.index.first.encoder
+            fitting = [name for name in (named, named.removeprefix("local:")) if name in self.encoders]
+            if self.is_free() and fitting:
+                self.encoder = fitting[0]
             self.changed.emit()
             self.another.emit()
             return

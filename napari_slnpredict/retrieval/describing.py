@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,9 @@ def describe_slide(
         slide, grid, describer.encoder, cache=cache, engine=engine, order=order, nice=nice, pressed=pressed
     )
     slide.unchanged()
-    return Described(grid, page_of(bag, slide.content_id, projection=describer.projection), bag.kept)
+    page = page_of(bag, slide.content_id, projection=describer.projection)
+    # The cache may know the same network by another name.
+    return Described(grid, replace(page, encoder=describer.encoder.name), bag.kept)
 
 
 def described_from_page(page: Page, grid: TileGrid) -> Described | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_slnpredict.errors import DataError
+from napari_slnpredict.errors import DataError, MissingWeights
 from napari_slnpredict.events import Job
 from napari_slnpredict.slide.grid import GridSpec
 
@@ -166,7 +166,16 @@ def _embed(
             file=index.folder,
             do="give the slide's file",
         )
-    encoder = load_encoder(wish.encoder or first.encoder, settings)
+    try:
+        encoder = load_encoder(wish.encoder or first.encoder, settings)
+    except MissingWeights as error:
+        if wish.encoder:
+            raise
+        raise MissingWeights(
+            f"the index's encoder, {first.encoder}, is not here under that name",
+            file=index.folder,
+            do="say where it is with --encoder local:FOLDER",
+        ) from error
     tile = first.tile_px, first.mpp
     describer = make_describer(encoder, GridSpec(*tile))
     index.require(describer.digest, describer.holds, tile, f"the {encoder.name} here gives")

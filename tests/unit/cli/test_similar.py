@@ -14,6 +14,7 @@ from tell_fakes import install, write_slide
 
 from napari_slnpredict.cli.app import main
 from napari_slnpredict.encode.place import Place
+from napari_slnpredict.errors import MissingWeights
 from napari_slnpredict.many.cluster import travelling
 from napari_slnpredict.many.index import IndexPlan
 from napari_slnpredict.retrieval import Index
@@ -130,6 +131,13 @@ def test_another_encoder_is_refused_naming_both(
     # A place that no tile of the index covers must be embedded, by the encoder that made the index.
     assert leave("search", cohort.index, "--slide", cohort.folder / "a.svs", "--at", "1,1px") == 1
     assert "the other here gives" in capsys.readouterr().err
+
+    def lost(name: str, settings: object = None) -> None:
+        raise MissingWeights("no such file", do="check the path after local:")
+
+    monkeypatch.setattr("napari_slnpredict.encode.encoder.load_encoder", lost)
+    assert leave("search", cohort.index, "--slide", cohort.folder / "a.svs", "--at", "1,1px") == 3
+    assert "--encoder local:FOLDER" in capsys.readouterr().err
 
 
 def test_a_pseudonymous_index_names_nobody(cohort: SimpleNamespace) -> None:
