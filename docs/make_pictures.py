@@ -306,10 +306,20 @@ class Studio:
         if state not in self.states or (state in SMALL_ONLY and self.name != "small-light"):
             return
         self.pause(pause or 1)
+        if pause:  # of a run under way the moment counts
+            self.wait(self.sharp)
+            self.pause(100)
         screen = QApplication.primaryScreen().grabWindow(0)
         self.out.mkdir(parents=True, exist_ok=True)
         # JPEG: a screen full of tissue is four times as large as PNG, and the repository keeps every version.
         screen.copy(0, 0, *self.size).save(str(self.out / f"{self.name}-{state}.jpg"), "JPG", 88)
+
+    def sharp(self) -> bool:
+        """Whether all that is shown of slides has come in."""
+        beside = self.controller.beside
+        viewers = [self.viewer] if beside.panel is None else [self.viewer, beside.panel.viewer]
+        layers = [layer for viewer in viewers for layer in viewer.layers if layer.visible and layer.name[:5] == "slide"]
+        return all(layer.data[0]._pyramid.idle for layer in layers)
 
     def wait(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
         """Run the event loop until a condition holds."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_slnpredict.events import Event, Progress, Stage, Warn
 
@@ -50,6 +50,9 @@ class StainView(QObject):
         self.stage: Stage | None = None
         self.progress: Progress | None = None
         self.warnings: list[str] = []
+        # Not at once: a window that closes throws all layers away, and must not be asked for the one below again.
+        self._bare = QTimer(self, singleShot=True, interval=0)
+        self._bare.timeout.connect(self._uncover)
         controller.slides.changed.connect(self._slide_changed)
         controller.viewer.layers.events.removed.connect(self._removed)
 
@@ -186,16 +189,23 @@ class StainView(QObject):
     def _take_away(self) -> None:
         viewer, layer = self._viewer(), self.layer
         if layer is not None and viewer is not None and layer in viewer.layers:
+            layer.visible = False  # the scan first: nothing flashes between
             viewer.layers.remove(layer)
+
+    def _uncover(self) -> None:
+        """Show the slide's own layer again, if it is still there and nothing covers it."""
+        shown = self._controller.slides.current
+        if self.layer is None and shown is not None and not shown.layer.visible:
+            shown.layer.visible = True
 
     def _removed(self, event: Any) -> None:
         if event.value is not self.layer:
             return
         shown = self._shown
         self._leave()
-        if shown is not None and shown.layer in self._viewer().layers:
-            shown.layer.visible = True
+        if shown is not None and shown.opened.slide is not None:
             self._controller.overview.recolour(shown.opened.look(shown.opened.overview))
+            self._bare.start()
         self.changed.emit()
 
     def _leave(self) -> Any:

@@ -155,6 +155,15 @@ def test_the_toggle_and_what_lies_below(view: Any, wait: Any, slides: dict[str, 
     assert view.stain.target is None
 
 
+def test_thrown_away_in_napari(napari_async: bool, view: Any, wait: Any) -> None:
+    """Deleted in the layer list, nothing would be seen; and a window closed with it would end in an error."""
+    choose(view, wait, Target())
+    view.viewer.layers.remove(view.stain.layer)
+    wait(lambda: view.shown.layer.visible)
+    assert view.rows.choice.currentIndex() == 0
+    choose(view, wait, Target())  # and the window closes
+
+
 def test_another_target_another_method_the_same_layer_place(view: Any, wait: Any, slides: dict[str, Path]) -> None:
     """Choosing again would pile up layers, or find every stain anew."""
     choose(view, wait, Target(slides["other"]))
