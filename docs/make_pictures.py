@@ -211,6 +211,7 @@ class Studio:
             controller.measure.layer.add_lines(np.asarray([begin, end], float) + middle)
         self.take("measure")
         self.viewer.layers.remove(controller.measure.layer)
+        self.viewer.layers.selection.active = self.viewer.layers["slide"]
 
     def another_stain(self) -> None:
         """Show the same place as it was scanned and in the reference's stain."""
