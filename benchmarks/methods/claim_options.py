@@ -89,7 +89,7 @@ def conditions(options: argparse.Namespace, start: Encoder, seeds: int) -> dict[
         "seeds": seeds if seeds == options.seeds else f"{seeds} of {options.seeds}",
         "minutes of this call": round((time.perf_counter() - options.began) / 60, 1),
         "threads": options.threads or import_torch().get_num_threads(),
-        "load": " ".join(f"{value:.1f}" for value in os.getloadavg()),
+        "load": " ".join(f"{value:.1f}" for value in os.getloadavg()) if hasattr(os, "getloadavg") else "?",
     }
 
 
