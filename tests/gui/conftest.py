@@ -123,9 +123,9 @@ def own_napari_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 @pytest.fixture
 def wait(qtbot: Any) -> Callable[..., None]:
-    """Run the event loop until a condition holds."""
+    """Run the event loop until a condition holds; long enough for a machine with ten other things to do."""
 
-    def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    def until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
         qtbot.waitUntil(lambda: bool(condition()), timeout=int(seconds * 1000))
 
     return until
