@@ -17,8 +17,9 @@ from napari_slnpredict.torch_door import import_torch
 
 from .pages import Page
 
-#: Rows compared at a time, and how many candidates the coarse pass hands on at first.
-_ROWS, _CANDIDATES = 65_536, 200
+#: Rows compared at a time: every call of torch waits for all of its threads, which costs beside other work. How many
+#: rows say what is worth keeping, and how many candidates the coarse pass hands on at first.
+_ROWS, _SAMPLE, _CANDIDATES = 1 << 20, 1 << 16, 200
 #: What half precision may change of a cosine: the rounding of both vectors (2 ** -11 each), and the sum's.
 _SLACK = 4 * 2.0**-11
 #: How much a tile that was called unlike pulls the question away.
@@ -146,21 +147,30 @@ def _candidates(pages: Sequence[Page], wanted: NDArray[np.float32], few: int) ->
     rows, cosines = np.zeros(0, np.int64), np.zeros(0, np.float32)
     floor = -np.inf  # the lowest of `few` tiles known already: what lies below cannot be among them
     with torch.inference_mode():
-        buffer = torch.empty(_ROWS, dtype=torch.float16)
+        buffer = torch.empty(min(_ROWS, sum(len(page) for page in pages)), dtype=torch.float16)
         for first, blocks in _groups(pages):
             filled = 0
             for block in blocks:
                 torch.mv(torch.from_numpy(block), asked, out=buffer[filled : filled + len(block)])
                 filled += len(block)
-            near = buffer[:filled]
-            places = torch.nonzero(near >= floor).flatten()
-            rows = np.concatenate([rows, first + places.numpy()])
-            cosines = np.concatenate([cosines, near[places].float().numpy()])
+            near = buffer[:filled].numpy()
+            if floor == -np.inf and filled > _SAMPLE > few:
+                floor = float(np.partition(near[:_SAMPLE].astype(np.float32), -few)[-few])
+            places = np.flatnonzero(_at_least(near, floor))
+            rows = np.concatenate([rows, first + places])
+            cosines = np.concatenate([cosines, near[places].astype(np.float32)])
             if len(cosines) > few:
                 kept = np.argpartition(-cosines, few - 1)[:few]
                 rows, cosines = rows[kept], cosines[kept]
                 floor = float(cosines.min())
     return rows, float(cosines.min()) if len(cosines) else -1.0
+
+
+def _at_least(near: NDArray[np.float16], floor: float) -> NDArray[np.bool_]:
+    """Return which numbers are no lower than one that is a half-precision number itself."""
+    if floor > 0:  # halves above zero are ordered as their bits are, and whole numbers are compared faster
+        return np.asarray(near.view(np.int16) >= np.float16(floor).view(np.int16))
+    return np.asarray(near.astype(np.float32) >= floor)
 
 
 def _groups(pages: Sequence[Page]) -> Iterator[tuple[int, list[NDArray[np.float16]]]]:
