@@ -87,7 +87,7 @@ def view(make_viewer: Any, wait: Any, slides: dict[str, Path]) -> Any:
 
 def choose(view: Any, wait: Any, target: Target | None) -> None:
     view.stain.choose(target)
-    wait(lambda: not view.stain.running, seconds=60)
+    wait(lambda: not view.stain.running, seconds=120)
 
 
 def look(view: Any, x: float, y: float, zoom: float) -> None:
