@@ -1,6 +1,6 @@
 """Compare recipes for `hne-small` by cross-validation inside the training half; the held-out half is never opened.
 
-    python scripts/hne_small_choose.py --weights W --data DATA --phantoms COHORT [--recipes mixture,labels] [--folds 3]
+    python scripts/hne_small_choose.py --weights W --data DATA --phantoms COHORT [--recipes labels,mixture] [--folds 3]
 
 Tiles of two thirds of the groups of each labelled set are learned from, with all phantoms and real slides; the other
 third is judged as the held-out half is in the end. Prints precision@5 of descriptors and probe AUC of features, means
@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hne_small_learn import Cached, Parts, Recipe, begin_descriptor, cached, fit, mix
+from hne_small_learn import Cached, Parts, Recipe, begin_descriptor, cached, fit, mix, settle_descriptor
 from hne_small_report import macro_auc, precision_at, probe
 from hne_small_tiles import TILE_SETS
 from train_hne_small import arguments, gather, starting_network
@@ -24,9 +24,10 @@ from napari_slnpredict.encode.encoder import load_encoder
 from napari_slnpredict.torch_door import import_torch
 
 RECIPES = {
-    "mixture": Recipe(),
-    "labels": Recipe(contrast=0.0),
-    "contrast": Recipe(labels=0.0, feature_labels=0.0),
+    "labels": Recipe(),
+    "mixture": Recipe(contrast=1.0),
+    "some contrast": Recipe(contrast=0.2),
+    "contrast": Recipe(contrast=1.0, labels=0.0, feature_labels=0.0),
     "deeper": Recipe(first_stage=3),
     "fast": Recipe(rate=1e-3),
     "slow": Recipe(rate=1e-4),
@@ -37,7 +38,7 @@ SHARES = (0.0, 0.3, 0.6, 1.0)
 def main() -> None:
     """Judge each recipe in each fold."""
     parser = arguments()
-    parser.add_argument("--recipes", default="mixture,labels")
+    parser.add_argument("--recipes", default="labels,mixture")
     parser.add_argument("--folds", type=int, default=3)
     options = parser.parse_args()
     import_torch().set_num_threads(options.threads)
@@ -71,11 +72,12 @@ def one_fold(start: Any, sets: list[Cached], recipe: Recipe, fold: int, folds: i
     parts = Parts(starting_network(start), recipe.first_stage)
     begin_descriptor(parts, learned)
     first = copy.deepcopy(parts.modules())
-    fit(parts, learned, recipe, say=False)
+    fit(parts, learned, replace(recipe, trained=1.0), say=False)
     last = copy.deepcopy(parts.modules())
     found = {}
     for share in SHARES:
         mix(parts.modules(), first, last, share)
+        settle_descriptor(parts, learned, recipe)
         found[share] = np.array([_figures(parts, one) for one in asked])
     return found
 

@@ -54,21 +54,25 @@ class Recipe:
         Decay of the running mean of weights, which is what is kept.
     trained : float
         Share of the trained weights in the final mean with the start's.
+    descriptor_steps, descriptor_trained
+        How the layer to descriptors is then made: `settle_descriptor`.
     """
 
-    steps: int = 400
+    steps: int = 200
     shares: Mapping[str, int] = field(default_factory=lambda: dict(SHARES))
     first_stage: int = 5
     views: int = 4
     rate: float = 3e-4
     temperature: float = 0.2
-    contrast: float = 1.0
+    contrast: float = 0.0
     labels: float = 1.0
     feature_labels: float = 0.5
     scale: float = 12.0
     smoothing: float = 0.05
     average: float = 0.98
-    trained: float = 1.0
+    trained: float = 0.6
+    descriptor_steps: int = 200
+    descriptor_trained: float = 0.5
     seed: int = 8
 
 
@@ -236,6 +240,41 @@ def fit(parts: Parts, sets: Sequence[Cached], recipe: Recipe, say: bool = True) 
     return curve
 
 
+def settle_descriptor(parts: Parts, sets: Sequence[Cached], recipe: Recipe) -> None:
+    """Make the descriptor for the network as it now is: principal components, half way to where labels draw them.
+
+    It follows the network's weights nowhere in between: those are a mean of two networks, this layer fits either badly.
+    """
+    torch = import_torch()
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    begin_descriptor(parts, sets)
+    start = copy.deepcopy(parts.descriptor).requires_grad_(False)
+    labelled = [one for one in sets if head_of(one.tiles)]
+    with torch.inference_mode():
+        shown = [_features_of_views(parts, one) for one in labelled]
+    heads = Heads(labelled)
+    optimiser = torch.optim.AdamW([*parts.descriptor.parameters(), *heads.near.parameters()], weight_decay=0.0)
+    schedule = Schedule(steps=recipe.descriptor_steps, rate=1e-3)
+    for step in range(recipe.descriptor_steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(schedule, step)
+        first, second, labels = draw(shown, recipe, rng)
+        unit = torch.nn.functional.normalize(parts.descriptor(torch.cat([first, second])), dim=1)
+        loss = _near_loss(heads, unit, labels, recipe)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    mix(parts.descriptor, start, copy.deepcopy(parts.descriptor), recipe.descriptor_trained)
+
+
+def _features_of_views(parts: Parts, one: Cached) -> Cached:
+    torch = import_torch()
+    flat = one.outputs.flatten(0, 1)
+    features = torch.cat([parts.learning(part.float()) for part in flat.split(_PART)])
+    return Cached(one.tiles, features.clone().unflatten(0, one.outputs.shape[:2]))
+
+
 def mix(module: Any, start: Any, trained: Any, share: float) -> None:
     """Set a module's weights to `share` of the trained ones and the rest of the start's (Wortsman and others 2022)."""
     torch = import_torch()
@@ -252,16 +291,24 @@ def _losses(parts: Parts, heads: Heads, batch: tuple[Any, Any, Any], recipe: Rec
     descriptors = parts.descriptor(features)
     z = heads.contrast(descriptors)
     far = nt_xent(z[: len(first)], z[len(first) :], recipe.temperature)
-    unit = functional.normalize(descriptors, dim=1)
-    near, linear = torch.zeros(()), torch.zeros(())
+    near = _near_loss(heads, functional.normalize(descriptors, dim=1), labels, recipe)
+    linear = torch.zeros(())
+    for at, name in enumerate(heads.names):
+        truth = labels[name].repeat(2)
+        said = heads.linear[at](features[truth >= 0])
+        linear = linear + functional.cross_entropy(said, truth[truth >= 0], label_smoothing=recipe.smoothing)
+    linear = linear / len(heads.names)
+    loss = recipe.contrast * far + recipe.labels * near + recipe.feature_labels * linear
+    return {name: float(v.detach()) for name, v in (("contrast", far), ("near", near), ("linear", linear))}, loss
+
+
+def _near_loss(heads: Heads, unit: Any, labels: Mapping[str, Any], recipe: Recipe) -> Any:
+    """Return the mean over heads of the cross-entropy of cosines between descriptors (2 b, k) and classes."""
+    functional = import_torch().nn.functional
+    total = import_torch().zeros(())
     for at, name in enumerate(heads.names):
         truth = labels[name].repeat(2)
         rows = truth >= 0
         cosines = recipe.scale * unit[rows] @ functional.normalize(heads.near[at].weight, dim=1).T
-        near = near + functional.cross_entropy(cosines, truth[rows], label_smoothing=recipe.smoothing)
-        linear = linear + functional.cross_entropy(
-            heads.linear[at](features[rows]), truth[rows], label_smoothing=recipe.smoothing
-        )
-    near, linear = near / len(heads.names), linear / len(heads.names)
-    loss = recipe.contrast * far + recipe.labels * near + recipe.feature_labels * linear
-    return {name: float(v.detach()) for name, v in (("contrast", far), ("near", near), ("linear", linear))}, loss
+        total = total + functional.cross_entropy(cosines, truth[rows], label_smoothing=recipe.smoothing)
+    return total / len(heads.names)

@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="folder for what the other arms make of the tiles: a second run is short"
     )
+    parser.add_argument("--enlarged", action="store_true", help="ImageNet networks on enlarged tiles, too: slow")
     parser.add_argument("--others-only", action="store_true", help="fill --keep, and do not look at hne-small")
     args = parser.parse_args()
     import_torch().set_num_threads(args.threads)
@@ -119,7 +120,7 @@ def arms(args: argparse.Namespace) -> Iterator[tuple[str, Arm]]:
     yield COLOURS, standardised_colours
     if args.previous:
         yield "the hne-small before", plain(load_encoder(f"local:{args.previous}"))
-    for path in sorted((args.data / "weights").glob("*.safetensors")):
+    for path in sorted((args.data / "weights").glob("*.safetensors")) if args.enlarged else ():
         name = path.stem.split("_in1k")[0].replace("_layer1-3", " layer1-3")
         yield f"{name}, ImageNet, tiles enlarged to 224 px", plain(load_encoder(f"local:{path}"), 224)
 

@@ -33,8 +33,9 @@ def main() -> None:
     """Read tiles, write the bundle again, show that its weights are the same."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with tiles/ and slides/")
-    data = parser.parse_args().data
-    folder = SHIPPED / "hne-small"
+    parser.add_argument("--bundle", type=Path, default=SHIPPED / "hne-small")
+    options = parser.parse_args()
+    data, folder = options.data, options.bundle
     bundle = load_bundle(folder)
     tiles = np.concatenate([bundle.tensors(CHECK)["tiles"][:EACH], nodes(data), skin(data)])
     others = [name for name in bundle.files if name not in (CHECK, "weights.safetensors", "README.md")]

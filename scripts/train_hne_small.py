@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hne_small_learn import DESCRIPTOR, FEATURES, Parts, Recipe, begin_descriptor, cached, fit
+from hne_small_learn import DESCRIPTOR, FEATURES, Parts, Recipe, begin_descriptor, cached, fit, settle_descriptor
 from hne_small_tiles import (
     SPEC,
     TILE_PX,
@@ -71,6 +71,7 @@ def main() -> None:
     print(f"views made after {time.perf_counter() - began:.0f} s", flush=True)
     begin_descriptor(parts, outputs)
     curve = fit(parts, outputs, recipe)
+    settle_descriptor(parts, outputs, recipe)
     round_weights(parts.modules())
     facts = training_facts(recipe, curve, sets, args.weights.name)
     facts["seconds"] = round(time.perf_counter() - began)
