@@ -25,9 +25,10 @@ one of those (`slnpredict encoders`).
 - Precision: float32 only. In bfloat16 the centred features of its reference tiles agree to 0.994 (OpenVINO) and 0.997
   (torch) with float32's at worst; 0.999 is needed, so the program does not use it (`benchmarks/engines.py`).
 - Input: RGB 0 to 1, mean 0.5, std 0.5; tiles of 128 px at 1.0 um/px.
-- Made by `scripts/train_hne_small.py` on {date} in {minutes} min on two cores shared with much else (nine minutes of
-  one core by itself): {steps} steps of {batch} tiles, two of {views} views of each (turned, mirrored, cropped to at
-  least 0.75 of the area, stains jittered in optical density, slightly blurred). {losses}
+- Made by `scripts/train_hne_small.py` on {date} in {minutes} min with one thread (made twice, the same bytes): {steps}
+  steps of {batch} tiles, two of {views} views of each (turned, mirrored, cropped to at least 0.75 of the area, stains
+  jittered in optical density, slightly blurred).
+  {losses}
   The stages before the {stage}th stayed as they were; kept is the running mean of the weights{mixed}.
   The layer to descriptors was made last: principal components, half way to where labels draw them.
 
