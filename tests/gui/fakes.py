@@ -275,7 +275,7 @@ class FakeRun:
         return (yield from place_job(slide, so_far, self.engine, point_um))
 
     def __call__(
-        self, slide: Any, model: str, options: Any, warm: Any, order: Callable[..., Any], mask: Any
+        self, slide: Any, model: str, options: Any, warm: Any, order: Callable[..., Any], moving: Any, mask: Any
     ) -> Job[Answered]:
         self.calls.append({"slide": slide, "model": model, "mask": mask})
         try:
