@@ -148,7 +148,6 @@ def answer_click(slide: Slide, head: Model, prediction: Prediction, point_um: tu
 def _explained(head: Model, bag: Bag, verdict: Verdict, tile: int) -> dict[str, Any]:
     from .mil.verdict import leave_out
 
-
     facts: dict[str, Any] = {"rank": int(verdict.rank()[tile])}
     if verdict.attention is not None:
         facts["attention"] = float(verdict.attention[tile])

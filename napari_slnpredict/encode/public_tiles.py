@@ -130,14 +130,13 @@ def bracs_tiles(
             with Image.open(folder / picture.name) as image:  # the header alone
                 size = image.size
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"is no picture ({one_line(error, 120)})", file=picture.name, do="fetch it again") from error
+            said = one_line(error, 120)
+            raise DataError(f"is no picture ({said})", file=picture.name, do="fetch it again") from error
         if min(size) >= side and size[0] * size[1] <= MOST_PX:
             kept.append(picture)
     if len(kept) < len(pictures):
         yield Warn(f"{len(pictures) - len(kept)} of {len(pictures)} regions are smaller than a tile of {side} px")
-    return (
-        yield from gather_pictures(kept, lambda name: (folder / name).read_bytes(), side, mpp or BRACS_MPP, folder)
-    )
+    return (yield from gather_pictures(kept, lambda name: (folder / name).read_bytes(), side, mpp or BRACS_MPP, folder))
 
 
 def camelyon16_tiles(

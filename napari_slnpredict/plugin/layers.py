@@ -27,8 +27,8 @@ ROLE_KEY = "slnpredict_role"
 #: Role of the layer that shows the slide in another stain.
 STAIN = "stain"
 #: The slide lies this much (level-0 px) right of and below its place. Exactly in it, a round magnification can put the
-#: middles of the screen's pixels on the borders of the slide's: which of the two is drawn is then left to rounding, from
-#: pixel to pixel, and rows come out dotted.
+#: middles of the screen's pixels on the borders of the slide's: which of the two is drawn is then left to rounding,
+#: from pixel to pixel, and rows come out dotted.
 ASIDE_PX = 0.1
 #: Tissue outline: a green that eosin and haematoxylin leave free.
 TISSUE_COLOUR = (0.0, 0.52, 0.32, 1.0)
