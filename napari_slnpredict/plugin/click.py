@@ -83,8 +83,8 @@ def _is_panning(layer: Any) -> bool:
     return layer is None or str(layer.mode) == "pan_zoom"
 
 
-#: A square without extent in the slide's corner.
-NOWHERE: Square = np.zeros((4, 2))
+#: A square without extent near the slide's corner: within even the smallest, so that all layers span what the slide does.
+NOWHERE: Square = np.ones((4, 2))
 
 
 class Outline:
