@@ -83,7 +83,7 @@ def _is_panning(layer: Any) -> bool:
     return layer is None or str(layer.mode) == "pan_zoom"
 
 
-#: A square without extent near the slide's corner: within even the smallest, so that all layers span what the slide does.
+#: A square without extent near the slide's corner: within even the smallest, so that all layers span what it spans.
 NOWHERE: Square = np.ones((4, 2))
 
 
