@@ -189,7 +189,7 @@ class TorchEngine:
         if count < batch:
             tiles = np.concatenate([tiles, np.zeros((batch - count, *tiles.shape[1:]), np.uint8)])
         # (b, p, p, 3) in memory, seen as (b, 3, p, p): channels_last without a copy.
-        pixels = torch.from_numpy(np.ascontiguousarray(tiles)).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.require(tiles, requirements=["C", "W"])).permute(0, 3, 1, 2)
         with torch.inference_mode():
             if place.device.kind == "cpu":
                 features = self._run(place, pixels)

@@ -89,6 +89,14 @@ def test_no_tiles_give_no_features(engine: TorchEngine) -> None:
     assert engine(some_tiles(0)).shape == (0, engine.dim)
 
 
+def test_tiles_that_may_only_be_read_are_taken(engine: TorchEngine) -> None:
+    """Torch would warn of undefined behaviour on the user's terminal: tiles from a file's memory are read-only."""
+    tiles = some_tiles(8)
+    wanted = engine(tiles)
+    tiles.flags.writeable = False
+    np.testing.assert_array_equal(engine(tiles), wanted)
+
+
 @pytest.mark.parametrize("streams", [1, 2])
 def test_threads_are_given_back(encoder: Encoder, streams: int) -> None:
     """After embedding, everything else in the process would run on one core for good."""
