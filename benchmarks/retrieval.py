@@ -34,6 +34,8 @@ from napari_slnpredict.slide.slide import open_slide
 from napari_slnpredict.torch_door import import_torch
 
 TILES, WIDTH, TOP, CLUSTERS, PAGES = 1_000_000, 128, 20, 2000, 1000
+#: Seconds before each scan: threads of the one before go on spinning for a while, at the cost of whoever follows.
+REST = 0.1
 SAMPLE = Path(__file__).parents[1] / "napari_slnpredict" / "sample_data"
 
 
@@ -64,10 +66,12 @@ def compare_scans(name: str, pages: list[Page], whole: Page, rounds: int, rng: n
     ours, theirs, single, found = [], [], [], 0
     for _ in range(rounds):
         wanted = a_question(whole, rng)
+        time.sleep(REST)
         began = time.perf_counter()
         hits = search(pages, wanted, TOP)
         ours.append(time.perf_counter() - began)
         asked = torch.from_numpy(wanted.astype(np.float16))
+        time.sleep(REST)
         began = time.perf_counter()
         torch.topk(torch.mv(half, asked), TOP)
         theirs.append(time.perf_counter() - began)
